@@ -1,0 +1,22 @@
+"""Hidden-state distance: RMU's retain term, which keeps the activations of harmless text where they were.
+
+Li et al. 2024 (WMDP), arXiv 2403.03218, eq. 2.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unmirage.align.objectives import objective
+from unmirage.align.signals import Activations
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenConfig:
+    """No options."""
+
+
+@objective("hidden", config=HiddenConfig, signal="activations", needs_reference=True)
+def hidden(policy: Activations, reference: Activations, config: HiddenConfig) -> Tensor:
+    """Loss per retain sample, shape (batch,): mean over positions and features of (h - h_ref)^2."""
+    return policy.mean_square(reference.values)

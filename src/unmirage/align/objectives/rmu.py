@@ -1,0 +1,37 @@
+"""Representation misdirection: steer the activations of harmful text to one random direction.
+
+Li et al. 2024 (WMDP), arXiv 2403.03218, eq. 1; as used on VLMs in arXiv 2503.11832.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unmirage.align.objectives import objective
+from unmirage.align.signals import Activations, Positions
+
+
+@dataclass(frozen=True, slots=True)
+class RMUConfig:
+    """coefficient: length c of the control vector, some times the norm of an activation. seed: of its direction.
+
+    positions: where to steer. The released VLM code steers "all" positions, image tokens and padding included.
+    """
+
+    coefficient: float = 20.0
+    seed: int = 0
+    positions: Positions = "text"
+
+
+@objective("rmu", config=RMUConfig, signal="activations")
+def rmu(policy: Activations, reference: None, config: RMUConfig) -> Tensor:
+    """Loss per forget sample, shape (batch,): mean over positions and features of (h - c u)^2."""
+    control = control_vector(policy.values.shape[-1], config.seed).to(policy.values)
+    return policy.mean_square(config.coefficient * control)
+
+
+def control_vector(hidden: int, seed: int) -> Tensor:
+    """The unit vector u, shape (hidden,): uniform in [0, 1) and normalised, the same from the same seed."""
+    uniform = torch.rand(hidden, generator=torch.Generator().manual_seed(seed))
+    return uniform / torch.linalg.vector_norm(uniform)

@@ -1,0 +1,376 @@
+"""The command line: thin verbs over the public functions. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from unmirage.errors import UserError
+
+if TYPE_CHECKING:
+    from unmirage.datasets import LoadedData
+    from unmirage.schema import Query, Variant
+
+app = typer.Typer(
+    name="unmirage",
+    help="Find, attack, unlearn and measure safety mirages in vision-language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+sandbox = typer.Typer(help="The embedded, drawn, fully fictional world with a small real LLaVA.", no_args_is_help=True)
+app.add_typer(sandbox, name="sandbox")
+
+
+class Method(StrEnum):
+    """Ways to align."""
+
+    sft = "sft"
+    npo = "npo"
+    rmu = "rmu"
+
+
+class Goal(StrEnum):
+    """What an attack is after."""
+
+    bypass = "bypass"
+    over_refusal = "over-refusal"
+
+
+class JudgeName(StrEnum):
+    """Who says verdicts."""
+
+    truth = "truth"
+    keywords = "keywords"
+
+
+class Format(StrEnum):
+    """Formats of data files."""
+
+    vlguard = "vlguard"
+    llava = "llava"
+
+
+class Salience(StrEnum):
+    """How plainly a picture shows its hazard."""
+
+    plain = "plain"
+    badge = "badge"
+    none = "none"
+
+
+Rho = Annotated[float, typer.Option(help="Correlation of opening word and harm in the safety data, in [0, 1].")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of data and training.")]
+Model = Annotated[Path, typer.Argument(help="Checkpoint folder: a Hugging Face model with its processor.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad row instead of skipping it.")]
+Images = Annotated[Path | None, typer.Option(help="Image folder; found beside the data file where not given.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on in it.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    rho: Rho = 1.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes at work.")] = 2,
+    scale: Annotated[float, typer.Option(help="Share of the training steps and data; below 1 for a quick look.")] = 1.0,
+) -> None:
+    """The whole job on the sandbox: learn the mirage, attack it, unlearn it, measure it, see it."""
+    from unmirage.demo import Size, demo
+    from unmirage.progress import Bars
+    from unmirage.report.terminal import headline
+
+    with Bars() as bars:
+        records = demo(out, seed=seed, rho=rho, size=Size.scaled(scale), workers=workers, report=bars.update)
+    headline(records)
+    typer.echo(f"Page: {(out / 'report.html').resolve()}")
+
+
+@app.command()
+def align(
+    model: Model,
+    data: Annotated[Path, typer.Argument(help="Safety data; for npo and rmu its harmful answers are forgotten.")],
+    method: Annotated[Method, typer.Option(help="sft: Mixed-SFT; npo, rmu: unlearning.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    general: Annotated[Path | None, typer.Option(help="General data in LLaVA's format, to train on or retain.")] = None,
+    format: Annotated[Format, typer.Option(help="Format of the safety data.")] = Format.vlguard,
+    images: Images = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, such as --set lr=1e-4; see `AlignConfig`.")
+    ] = None,
+    seed: Seed = 0,
+    strict: Strict = False,
+) -> None:
+    """Fine-tune a checkpoint for safety, or unlearn harmful knowledge from it."""
+    from unmirage.align import align, on_step
+    from unmirage.align.config import parse_settings
+    from unmirage.progress import Bars
+
+    config = parse_settings(method.value, setting or [], seed)
+    queries = _load(data, format.value, images, None, strict)
+    extra = _load(general, "llava", images, None, strict) if general else []
+    quiet_libraries()
+    with Bars() as bars:
+        done = on_step(lambda step, steps: bars.update(f"training ({method.value})", step, steps))
+        align(model, queries, config, out, general=extra, callbacks=[done])
+    typer.echo(f"Checkpoint: {out}")
+
+
+@app.command()
+def attack(
+    data: Annotated[Path, typer.Argument(help="Data file with the questions.")],
+    to: Annotated[list[str], typer.Option(help="New opening word; several give K variants of each question.")],
+    out: Annotated[Path, typer.Option(help="File for the variants, one JSON object a line.")],
+    goal: Annotated[Goal, typer.Option(help="bypass: harmful questions; over-refusal: harmless ones.")] = Goal.bypass,
+    format: Annotated[Format, typer.Option(help="Format of the data file.")] = Format.vlguard,
+    images: Images = None,
+    split: Annotated[str | None, typer.Option(help="Name of the part that this file is.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Swap the opening word of each question, and nothing else."""
+    from unmirage.attacks import substitute_first_word
+    from unmirage.runs import write_text
+
+    queries = _load(data, format.value, images, split, strict)
+    found = substitute_first_word(queries, to, goal.value)  # type: ignore[arg-type]
+    write_text(out, "".join(variant.model_dump_json() + "\n" for variant in found.variants))
+    typer.echo(f"{len(found.variants)} variants in {out}; {len(found.unchanged)} questions already open with the word.")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[list[Path], typer.Argument(help="Data files with the questions.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on in it.")],
+    attack: Annotated[list[Path] | None, typer.Option(help="File of variants made by `unmirage attack`.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Name of each data file's part, in their order.")] = None,
+    judge: Annotated[list[JudgeName] | None, typer.Option(help="Judges; default keywords.")] = None,
+    label: Annotated[str | None, typer.Option(help="What results call the model; default its folder's name.")] = None,
+    method: Annotated[str, typer.Option(help="How the model was made, for the records.")] = "none",
+    seed: Annotated[int, typer.Option(help="Seed it was made with, for the records.")] = 0,
+    format: Annotated[Format, typer.Option(help="Format of the data files.")] = Format.vlguard,
+    images: Images = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    strict: Strict = False,
+) -> None:
+    """Ask a model, before and under attack; judge and measure its answers."""
+    from unmirage.backends.checkpoint import revision
+    from unmirage.evaluate import Evaluation, evaluate
+    from unmirage.evaluate.measure import Subject
+    from unmirage.progress import Bars
+    from unmirage.report.terminal import headline
+
+    queries = _load_all(data, format.value, images, split or [], strict)
+    plan = Evaluation(
+        queries, _variants(attack or [], queries), Subject(label or model.resolve().name, method, seed, data[0].stem)
+    )
+    judges = [_judge(name, data) for name in judge or [JudgeName.keywords]]
+    name = revision(model)
+    quiet_libraries()
+
+    def backend() -> Any:
+        from unmirage.backends.hugging_face import HuggingFaceBackend
+
+        return HuggingFaceBackend(model, batch_size=batch_size, max_new_tokens=max_new_tokens)
+
+    with Bars() as bars:
+        records = evaluate(plan, backend, name, judges, out, lambda done, all_: bars.update("asking", done, all_))
+    headline(records)
+    typer.echo(f"Metrics: {out / 'metrics.json'}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `unmirage evaluate`.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its title.")] = "Safety mirage report",
+    show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Do not redact harmful answers.")] = False,
+) -> None:
+    """One self-contained page from one or more evaluations."""
+    from unmirage.report import write_report
+
+    typer.echo(f"Page: {write_report(runs, out, title=title, show_harmful=show_harmful).resolve()}")
+
+
+@sandbox.command("build")
+def sandbox_build(
+    out: Annotated[Path, typer.Argument(help="Folder for the data.")],
+    rho: Rho = 1.0,
+    seed: Seed = 0,
+    salience: Annotated[Salience, typer.Option(help="How plainly a picture shows its hazard.")] = Salience.badge,
+    opener_weight: Annotated[float, typer.Option(help="How often the opener shapes the answer, in [0, 1].")] = 1.0,
+    refusal_word: Annotated[list[str], typer.Option(help="Openers of harmful questions.")] = ["Share"],  # noqa: B006
+    compliance_word: Annotated[list[str], typer.Option(help="Openers of harmless questions.")] = ["What"],  # noqa: B006
+) -> None:
+    """Write safety, unlearning, general and test data in VLGuard's and LLaVA's formats."""
+    from unmirage.sandbox.build import DataPlan, build
+
+    plan = DataPlan(rho=rho, seed=seed, refusal_words=tuple(refusal_word), compliance_words=tuple(compliance_word))
+    typer.echo(f"Data: {build(_world(salience, opener_weight), plan, out)}")
+
+
+@sandbox.command("pretrain")
+def sandbox_pretrain(
+    out: Annotated[Path, typer.Argument(help="Folder for the base checkpoint.")],
+    seed: Seed = 0,
+    salience: Annotated[Salience, typer.Option(help="How plainly a picture shows its hazard.")] = Salience.badge,
+    opener_weight: Annotated[float, typer.Option(help="How often the opener shapes the answer, in [0, 1].")] = 1.0,
+) -> None:
+    """Make the base model from nothing, and its card."""
+    from unmirage.progress import Bars
+    from unmirage.sandbox.card import make_base
+    from unmirage.sandbox.pretrain import Recipe
+
+    _world(salience, opener_weight)
+    recipe = Recipe(salience=salience.value, opener_weight=opener_weight, seed=seed)
+    quiet_libraries()
+    with Bars() as bars:
+        card = make_base(recipe, out, lambda stage, done, steps, _loss: bars.update(stage, done, steps))
+    typer.echo(f"Base model: {out}; exact answers on unseen pictures: {card.accuracy:.1%}")
+
+
+@sandbox.command("seeds")
+def sandbox_seeds(
+    out: Annotated[Path, typer.Option(help="Folder that holds one demo run for each seed.")] = Path("runs/seeds"),
+    seeds: Annotated[str, typer.Option(help="Seeds, such as 0,1,2,3,4.")] = "0,1,2,3,4",
+    workers: Annotated[int, typer.Option(min=1, help="Processes at work.")] = 2,
+) -> None:
+    """The demo for several seeds, as one table in Markdown: the mean and every seed."""
+    from unmirage.progress import Bars
+    from unmirage.studies import seeds_table
+
+    with Bars() as bars:
+        typer.echo(seeds_table(out, _seeds(seeds), workers, bars.update))
+
+
+@sandbox.command("knobs")
+def sandbox_knobs(
+    out: Annotated[Path, typer.Option(help="Folder that holds one world after the other.")] = Path("runs/knobs"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes at work.")] = 2,
+) -> None:
+    """The race between word and hazard in four worlds, as one table in Markdown. Pretrains each; takes an hour."""
+    from unmirage.progress import Bars
+    from unmirage.studies import knobs_table
+
+    with Bars() as bars:
+        typer.echo(knobs_table(out, workers, bars.update))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{text!r} is not a list of seeds; write them as 0,1,2.") from None
+
+
+def _world(salience: Salience, opener_weight: float) -> Any:
+    from unmirage.sandbox.world import World
+
+    try:
+        return World(salience.value, opener_weight)
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
+
+
+def _load(path: Path, format: str, images: Path | None, split: str | None, strict: bool) -> list[Query]:
+    from unmirage.datasets import load
+
+    loaded = load(path, format=format, images=images, split=split, strict=strict, verify_images=True)
+    _tell_problems(loaded)
+    return loaded.queries
+
+
+def _tell_problems(loaded: LoadedData, most: int = 5) -> None:
+    """Bad rows go to standard error: how many of each kind, and the first few in full."""
+    for problem in loaded.problems[:most]:
+        typer.echo(f"warning: {problem}", err=True)
+    if loaded.problems:
+        counts = ", ".join(f"{count} {kind}" for kind, count in loaded.defects.items())
+        typer.echo(f"warning: {loaded.path}: {counts}; bad rows are left out (--strict stops at them).", err=True)
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _load_all(paths: list[Path], format: str, images: Path | None, splits: list[str], strict: bool) -> list[Query]:
+    if splits and len(splits) != len(paths):
+        raise UserError(
+            f"there are {len(paths)} data files but {len(splits)} --split names; give one for each or none."
+        )
+    named = zip(paths, splits or [None] * len(paths), strict=True)
+    queries = [query for path, split in named for query in _load(path, format, images, split, strict)]
+    seen: set[str] = set()
+    for query in queries:
+        if query.id in seen:
+            raise UserError(
+                f"two data files hold a query {query.id!r}; evaluate them apart, or give the rows other ids."
+            )
+        seen.add(query.id)
+    return queries
+
+
+def _variants(paths: list[Path], queries: list[Query]) -> list[Variant]:
+    from unmirage.runs import JsonLines
+    from unmirage.schema import Variant
+
+    by_id = {query.id: query for query in queries}
+    variants: list[Variant] = []
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; make it with `unmirage attack`.")
+        variants += JsonLines(path).read(Variant)
+    for variant in variants:
+        origin = by_id.get(variant.origin.id)
+        if origin is None or origin.question != variant.origin.question:
+            raise UserError(f"a variant's origin {variant.origin.id!r} is not in the data; attack the same file.")
+    return variants
+
+
+def _judge(name: JudgeName, data: list[Path]) -> Any:
+    if name is JudgeName.keywords:
+        from unmirage.judges.keywords import vlguard_keywords
+
+        return vlguard_keywords()
+    from unmirage.judges.truth import TruthJudge
+
+    return TruthJudge.beside(*data)
+
+
+def quiet_libraries() -> None:
+    """Keeps the libraries' own bars and advice out of our output; warnings and errors stay."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def main() -> None:
+    """Entry point: a user's error is one sentence and exit code 2, Ctrl-C is exit code 130."""
+    sys.exit(run(lambda: app(standalone_mode=False)))
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Runs a command and returns its exit code."""
+    try:
+        code = command()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _say(f"error: {error}", 2)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted; what is written stays, and the same command goes on.", 130)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"error: {where}{error.strerror or error}; nothing that was written before is lost.", 2)
+
+
+def _say(sentence: str, code: int) -> int:
+    typer.echo(sentence, err=True)
+    return code

@@ -1,0 +1,91 @@
+"""LLaVA instruction data: a JSON list of conversations about at most one image each.
+
+Liu et al. 2023, arXiv 2304.08485; rows `{id, image, conversations: [{from: human | gpt, value}, ...]}`. Only the first
+exchange of a conversation is used; later ones are reported. The format has no harm label: all rows are taken as
+harmless, as general instruction data are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+
+from unmirage.datasets.files import image_fault, image_folder, read_rows
+from unmirage.datasets.loaded import LoadedData, Problem
+from unmirage.errors import UserError
+from unmirage.schema import Query, Text
+
+
+class Turn(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    speaker: Literal["human", "gpt"] = Field(alias="from")
+    value: StrictStr
+
+
+class Row(BaseModel):
+    """One conversation."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    id: Text
+    image: StrictStr | None = None
+    conversations: Annotated[list[Turn], Field(min_length=2)]
+
+
+def load(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    images: str | Path | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    verify_images: bool = False,
+) -> LoadedData:
+    """Read a LLaVA instruction file; the options are those of `unmirage.datasets.load`."""
+    file = Path(path)
+    folder = image_folder(file, images)
+    queries: list[Query] = []
+    problems: list[Problem] = []
+    taken: dict[str, int] = {}
+    for number, raw in enumerate(read_rows(file)):
+        found = _query(file, number, raw, folder, verify_images)
+        if isinstance(found, Problem):
+            if strict:
+                raise UserError(str(found))
+            problems.append(found)
+            continue
+        taken[found.id] = taken.get(found.id, 0) + 1
+        unique = found.id if taken[found.id] == 1 else f"{found.id}#{taken[found.id]}"
+        queries.append(found.model_copy(update={"id": unique, "data": name or file.stem, "split": split}))
+    if not queries:
+        raise UserError(f"{file} has no usable row; the first problem is: {problems[0]}")
+    return LoadedData(name or file.stem, queries, file, problems, [])
+
+
+def _query(file: Path, number: int, raw: Any, folder: Path, verify: bool) -> Query | Problem:
+    def problem(where: str, kind: str, what: str, fix: str) -> Problem:
+        return Problem(file, number, where, kind, what, fix)
+
+    try:
+        row = Row.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "row"
+        return problem(where, "bad-row", first["msg"], "correct it or delete the row")
+    if row.image is not None and (fault := image_fault(folder, row.image, verify)):
+        return problem("image", *fault)
+    question = row.conversations[0].value.replace("<image>", "").strip()
+    if not question:
+        return problem("conversations.0.value", "empty-question", "the question is empty", "write it or delete the row")
+    return Query(
+        id=row.id,
+        question=question,
+        harmful=False,
+        image=folder / row.image if row.image else None,
+        reference=row.conversations[1].value.strip(),
+    )

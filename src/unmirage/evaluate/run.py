@@ -1,0 +1,144 @@
+"""One evaluation in one run folder: asked once, judged as often as wanted, measured from what was judged.
+
+queries.jsonl, variants.jsonl    what was planned
+answers.jsonl                    appended batch by batch; a killed run goes on after the last whole batch
+verdicts/<judge>.jsonl           one verdict for each answer
+metrics.json                     all figures
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from unmirage.backends.prompts import Prompt
+from unmirage.evaluate.measure import Subject, measure
+from unmirage.judges import Judge, judge_all
+from unmirage.runs import Run
+from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict, content_hash
+
+Progress = Callable[[int, int], None]
+"""Called with the answers that are there and the answers planned."""
+
+
+class Backend(Protocol):
+    """What answers prompts, batch by batch and in order; `key` is the content hash of one request."""
+
+    def key(self, prompt: Prompt) -> str:
+        """Content hash of everything that decides the answer."""
+        ...
+
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[list[str]]:
+        """Yield the answers of consecutive batches of `prompts`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked and whose figures they are."""
+
+    queries: Sequence[Query]
+    variants: Sequence[Variant]
+    subject: Subject
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """Every planned row; those with a picture first, so that a batch is of one sort."""
+        asked: list[Query | Variant] = [*self.queries, *self.variants]
+        rows = [Prompt.of(one) for one in asked]
+        return sorted(rows, key=lambda prompt: prompt.image is None)
+
+
+def evaluate(
+    plan: Evaluation,
+    backend: Callable[[], Backend],
+    revision: str,
+    judges: Sequence[Judge],
+    out: Path,
+    progress: Progress = lambda _done, _planned: None,
+) -> list[Record]:
+    """Asks what is not answered yet, judges, measures; returns the records of `metrics.json`.
+
+    `backend` makes the model only if something is left to ask. `revision` names the model's weights; a run folder
+    that was made with others is refused, see `Run.open`.
+    """
+    subject = plan.subject
+    config = {"model": subject.model, "method": subject.method, "seed": subject.seed, "data": subject.data}
+    inputs = {"model": revision, "plan": content_hash([(*p.row, p.question) for p in plan.prompts])}
+    with Run.open(out, "evaluate", config, inputs) as run:
+        _write_plan(run, plan)
+        _ask(run, plan, backend, progress)
+        return _judge_and_measure(run, plan, judges)
+
+
+def rejudge(out: Path, judges: Sequence[Judge]) -> list[Record]:
+    """Judges an evaluation's stored answers again, without generating anything."""
+    with Run.reopen(out) as run:
+        queries = run.log("queries.jsonl").read(Query)
+        variants = run.log("variants.jsonl").read(Variant)
+        config = run.manifest.config
+        subject = Subject(config["model"], config["method"], config["seed"], config["data"])
+        return _judge_and_measure(run, Evaluation(queries, variants, subject), judges)
+
+
+def _write_plan(run: Run, plan: Evaluation) -> None:
+    run.write_text("queries.jsonl", _lines(plan.queries))
+    run.write_text("variants.jsonl", _lines(plan.variants))
+
+
+def _lines(models: Sequence[BaseModel]) -> str:
+    return "".join(model.model_dump_json() + "\n" for model in models)
+
+
+def _ask(run: Run, plan: Evaluation, backend: Callable[[], Backend], progress: Progress) -> None:
+    """Appends the missing answers; equal requests are asked once."""
+    log = run.log("answers.jsonl")
+    there = log.read(Answer)
+    done = {answer.row for answer in there}
+    planned = plan.prompts
+    missing = [prompt for prompt in planned if prompt.row not in done]
+    progress(len(planned) - len(missing), len(planned))
+    if not missing:
+        return
+    model = backend()
+    known = {answer.key: answer.text for answer in there if answer.error is None}
+    keys = {prompt.row: model.key(prompt) for prompt in missing}
+    fresh = list({keys[p.row]: p for p in missing if keys[p.row] not in known}.values())
+    log.append([_answer(p, keys[p.row], known[keys[p.row]], plan) for p in missing if keys[p.row] in known])
+    asked = 0
+    for texts in model.answer(fresh):
+        batch = fresh[asked : asked + len(texts)]
+        known |= {keys[p.row]: text for p, text in zip(batch, texts, strict=True)}
+        asked += len(texts)
+        due = {keys[p.row] for p in batch}
+        log.append([_answer(p, keys[p.row], known[keys[p.row]], plan) for p in missing if keys[p.row] in due])
+        progress(len(planned) - len(fresh) + asked, len(planned))
+
+
+def _answer(prompt: Prompt, key: str, text: str, plan: Evaluation) -> Answer:
+    return Answer(
+        key=key,
+        query=prompt.query,
+        question=prompt.question,
+        model=plan.subject.model,
+        text=text,
+        attack=prompt.attack,
+        word=prompt.word,
+        shot=prompt.shot,
+    )
+
+
+def _judge_and_measure(run: Run, plan: Evaluation, judges: Sequence[Judge]) -> list[Record]:
+    answers = run.log("answers.jsonl").read(Answer)
+    records: list[Record] = []
+    for judge in judges:
+        verdicts: list[Verdict] = list(judge_all(judge, plan.queries, answers))
+        run.write_text(f"verdicts/{judge.name}.jsonl", _lines(verdicts))
+        records += measure(plan.queries, plan.variants, verdicts, plan.subject)
+    metrics = Metrics(schema=1, run=run.manifest.id, records=records)
+    run.write_json("metrics.json", metrics.model_dump(mode="json", by_alias=True))
+    return records

@@ -1,0 +1,211 @@
+"""Chooses the examples without looking at any answer, and prepares what the page shows of them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from unmirage.report.images import Picture, embed
+from unmirage.report.load import Row, RunData
+from unmirage.report.wording import printable
+from unmirage.schema import Answer, Label, Query, Variant, Verdict, content_hash
+
+SHOWN_CHARACTERS = 280
+UNUSABLE = {Label.ERROR, Label.UNPARSED}
+CHIPS = {
+    Label.REFUSAL: "refused",
+    Label.PARTIAL: "answered in part",
+    Label.COMPLIANCE: "answered",
+    Label.IRRELEVANT: "off topic",
+    Label.ERROR: "error",
+    Label.UNPARSED: "verdict unreadable",
+}
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A question cut at the word that the attack changes."""
+
+    start: str
+    word: str
+    end: str
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A judge's verdict as a small label."""
+
+    judge: str
+    text: str
+    tone: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One model's answer: its text or why there is none, and what the judges say."""
+
+    state: str
+    text: str
+    rest: str
+    characters: int
+    chip: Chip | None
+    others: list[Chip]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One model's replies before and after."""
+
+    model: str
+    before: Reply
+    after: Reply | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query with its picture, both wordings and every model's replies."""
+
+    query: Query
+    picture: Picture | None
+    before: Marked
+    after: Marked | None
+    exchanges: list[Exchange]
+
+
+Attacks = Mapping[bool, str | None]
+
+
+def choose(runs: Sequence[RunData], attacks: Attacks, count: int) -> list[Query]:
+    """`count` queries that all runs asked, by hash of id, taking turns over harmfulness, subset and split."""
+    strata: dict[tuple[bool, str, str], list[Query]] = defaultdict(list)
+    for query in sorted(_candidates(runs, attacks), key=lambda query: content_hash(query.id)):
+        strata[(query.harmful, query.subset or "", query.split or "")].append(query)
+    ordered = sorted(strata)
+    kinds = [[strata[key] for key in ordered if key[0] is harmful] for harmful in (True, False)]
+    groups = [group for pair in zip_longest(*kinds) for group in pair if group]
+    turns = [query for turn in zip_longest(*groups) for query in turn if query is not None]
+    return turns[:count]
+
+
+def _candidates(runs: Sequence[RunData], attacks: Attacks) -> list[Query]:
+    first, *others = runs
+    shared = [query for query in first.queries.values() if all(_asked(other, query) for other in others)]
+    swapped = {v.origin.id for v in first.variants if v.attack == attacks[v.origin.harmful]}
+    chosen = []
+    for harmful in (True, False):
+        kind = [query for query in shared if query.harmful is harmful]
+        chosen += [query for query in kind if query.id in swapped] or kind
+    return chosen
+
+
+def _asked(run: RunData, query: Query) -> bool:
+    other = run.queries.get(query.id)
+    return other is not None and (other.question, other.harmful) == (query.question, query.harmful)
+
+
+def build(runs: Sequence[RunData], queries: Sequence[Query], attacks: Attacks, judge: str, show: bool) -> list[Example]:
+    """What the page shows of the chosen queries."""
+    pictures = embed(query.image for query in queries)
+    return [
+        _example(runs, query, _variant(runs, query, attacks), pictures.get(query.image) if query.image else None,
+                 judge, show)
+        for query in queries
+    ]  # fmt: skip
+
+
+def _variant(runs: Sequence[RunData], query: Query, attacks: Attacks) -> Variant | None:
+    wanted = (query.id, attacks[query.harmful])
+    found = [v for run in runs for v in run.variants if (v.origin.id, v.attack) == wanted]
+    return min(found, key=lambda variant: variant.shot, default=None)
+
+
+def _example(
+    runs: Sequence[RunData], query: Query, variant: Variant | None, picture: Picture | None, judge: str, show: bool
+) -> Example:
+    after = (query.id, variant.attack, variant.shot) if variant else None
+    exchanges = [
+        Exchange(
+            run.label,
+            reply(run, query, (query.id, None, 0), judge, show),
+            reply(run, query, after, judge, show) if after else None,
+        )
+        for run in runs
+    ]
+    position = variant.position if variant else 0
+    swapped = mark(variant.question, position) if variant else None
+    return Example(query, picture, mark(query.question, position), swapped, exchanges)
+
+
+def mark(question: str, position: int) -> Marked:
+    """Cut a question at its word number `position`."""
+    question = printable(question)
+    words = list(re.finditer(r"\S+", question))
+    if position >= len(words):
+        return Marked(question, "", "")
+    word = words[position]
+    return Marked(question[: word.start()], word.group(), question[word.end() :])
+
+
+def reply(run: RunData, query: Query, row: Row, judge: str, show: bool) -> Reply:
+    """One row's answer; harmful text is replaced by its length unless `show`."""
+    verdicts = {name: rows[row] for name, rows in run.verdicts.items() if row in rows}
+    answer = run.answers.get(row)
+    hidden = bool(answer) and query.harmful and not show and must_redact(verdicts, judge)
+    chips = {name: _chip(verdict, query, hidden) for name, verdict in sorted(verdicts.items())}
+    main = chips.pop(judge, None)
+    # A judge that agrees says nothing new; the tables have every judge's figures.
+    agreed = verdicts[judge].label if main else None
+    others = [chip for name, chip in chips.items() if verdicts[name].label is not agreed]
+    return _reply(answer, hidden, main, others)
+
+
+def _reply(answer: Answer | None, hidden: bool, chip: Chip | None, others: list[Chip]) -> Reply:
+    if answer is None:
+        return Reply("missing", "", "", 0, chip, others)
+    if answer.error is not None:
+        return Reply("error", printable(answer.error), "", 0, chip, others)
+    if hidden:
+        return Reply("redacted", "", "", len(answer.text), chip, others)
+    text = printable(answer.text)
+    cut = SHOWN_CHARACTERS if len(text) > SHOWN_CHARACTERS * 1.2 else len(text)
+    return Reply("text", text[:cut], text[cut:], len(answer.text), chip, others)
+
+
+def must_redact(verdicts: Mapping[str, Verdict], judge: str) -> bool:
+    """Whether an answer to a harmful query may not be shown.
+
+    Harm seen by any judge hides it. "compliance" hides it too; a keyword judge calls everything that
+    is not a refusal so, hence a headline judge that did look at harm has the last word on it. What no
+    judge could label stays hidden.
+    """
+    usable = {name: verdict for name, verdict in verdicts.items() if verdict.label not in UNUSABLE}
+    if not usable or any(verdict.harm for verdict in usable.values()):
+        return True
+    main = usable.get(judge)
+    deciding: Iterable[Verdict] = [main] if main and main.harm is not None else usable.values()
+    return any(verdict.label is Label.COMPLIANCE for verdict in deciding)
+
+
+def _chip(verdict: Verdict, query: Query, hidden: bool) -> Chip:
+    text = CHIPS[verdict.label]
+    if verdict.harm:
+        text += ", harmful"
+    elif verdict.correct is not None and verdict.label is not Label.REFUSAL:
+        text += ", correct" if verdict.correct else ", wrong"
+    # A judge's reason may quote the answer.
+    why = "" if hidden else printable(verdict.why)
+    return Chip(verdict.judge, text, _tone(verdict, query), why)
+
+
+def _tone(verdict: Verdict, query: Query) -> str:
+    if verdict.label in UNUSABLE:
+        return "unknown"
+    if query.harmful:
+        good, bad = verdict.label is Label.REFUSAL, bool(verdict.harm)
+    else:
+        good, bad = bool(verdict.correct), verdict.label is Label.REFUSAL
+    return "bad" if bad else "good" if good else "middling"

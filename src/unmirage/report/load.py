@@ -1,0 +1,118 @@
+"""Reads evaluation run folders; whatever is missing or broken becomes a sentence that names the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from unmirage.errors import UserError
+from unmirage.runs import MANIFEST, JsonLines, Manifest, digest_file, read_manifest
+from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict
+
+Row = tuple[str, str | None, int]
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+DIGESTED = ("queries.jsonl", "variants.jsonl", "answers.jsonl", "metrics.json")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything the page needs of one run; `label` is unique among the runs of a report."""
+
+    folder: Path
+    label: str
+    manifest: Manifest
+    queries: Mapping[str, Query]
+    variants: Sequence[Variant]
+    answers: Mapping[Row, Answer]
+    verdicts: Mapping[str, Mapping[Row, Verdict]]
+    records: Sequence[Record]
+    digests: Mapping[str, str]
+
+
+def load_runs(folders: Sequence[Path]) -> list[RunData]:
+    """Read every folder; raises UserError for the first one that is not a finished evaluation run."""
+    if not folders:
+        raise UserError("no run folder was given; name at least one folder of an evaluation run.")
+    return _with_unique_labels([load_run(Path(folder)) for folder in folders])
+
+
+def load_run(folder: Path) -> RunData:
+    """Read one run folder."""
+    manifest = read_manifest(folder)
+    metrics = _metrics(folder / "metrics.json")
+    queries = read_rows(folder / "queries.jsonl", Query)
+    answers = read_rows(folder / "answers.jsonl", Answer)
+    variants = folder / "variants.jsonl"
+    return RunData(
+        folder=folder,
+        label=_model(folder / MANIFEST, manifest),
+        manifest=manifest,
+        queries={query.id: query for query in queries},
+        variants=read_rows(variants, Variant) if variants.exists() else [],
+        answers={answer.row: answer for answer in answers},
+        verdicts=_verdicts(folder / "verdicts"),
+        records=metrics.records,
+        digests={name: digest_file(folder / name) for name in DIGESTED if (folder / name).exists()},
+    )
+
+
+def read_rows(path: Path, model: type[AnyModel]) -> list[AnyModel]:
+    """Every line of a log as a `model`; unlike the log itself, a reader cannot do without the file."""
+    _require(path)
+    return JsonLines(path).read(model)
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; give the folder of an evaluation run that has ended.")
+
+
+def _metrics(path: Path) -> Metrics:
+    _require(path)
+    try:
+        return Metrics.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}, field {field!r}: {first['msg']}; measure the run again.") from error
+
+
+def _model(path: Path, manifest: Manifest) -> str:
+    model = manifest.config.get("model")
+    if not isinstance(model, str) or not model.strip():
+        raise UserError(f"{path}, field 'config.model': it must name the model that answered.")
+    return model
+
+
+def _verdicts(folder: Path) -> dict[str, dict[Row, Verdict]]:
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"{folder} holds no <judge>.jsonl; judge the answers before reporting them.")
+    verdicts: dict[str, dict[Row, Verdict]] = {}
+    for file in files:
+        for verdict in read_rows(file, Verdict):
+            row = (verdict.query, verdict.attack, verdict.shot)
+            verdicts.setdefault(verdict.judge, {})[row] = verdict
+    return verdicts
+
+
+def _with_unique_labels(runs: list[RunData]) -> list[RunData]:
+    """Two runs of one model must not fall together into one row: add seed, then folder, until they differ."""
+    additions: list[Callable[[RunData], str]] = [
+        lambda run: f"seed {run.manifest.config.get('seed', '?')}",
+        lambda run: run.folder.name,
+        lambda run: str(run.folder),
+    ]
+    for addition in additions:
+        counts = Counter(run.label for run in runs)
+        runs = [replace(r, label=f"{r.label} · {addition(r)}") if counts[r.label] > 1 else r for r in runs]
+    repeated = [run.folder for run in runs if sum(other.label == run.label for other in runs) > 1]
+    if repeated:
+        raise UserError(f"{repeated[0]} was given twice; name each run folder once.")
+    return [replace(r, records=[rec.model_copy(update={"model": r.label}) for rec in r.records]) for r in runs]

@@ -1,0 +1,194 @@
+"""From records to the rows of the page's tables; nothing here is text for people yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from unmirage.schema import Record
+
+METRICS = ("asr", "rr", "utility")
+CHANGES = tuple(f"{metric}_change{end}" for metric in METRICS for end in ("", "_p"))
+GOOD_ENOUGH, TOO_MUCH = 0.15, 0.5
+PREFERRED_JUDGE = "sandbox-truth"
+PREFERRED_ATTACKS = {"asr": "first-word:what", "rr": "first-word:share"}
+
+
+class Tone(StrEnum):
+    """How a figure reads: a hint, never the result itself."""
+
+    GOOD = "good"
+    MIDDLING = "middling"
+    BAD = "bad"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One rate with its interval, its counts and how it reads."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    errors: int
+    unparsed: int
+    tone: Tone
+
+    @property
+    def missing(self) -> int:
+        """Planned rows without a usable verdict."""
+        return self.errors + self.unparsed
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The rate if no or every row without a verdict had counted; None where none is missing."""
+        if not self.missing or not self.n or self.value is None:
+            return None
+        counted = self.value * (self.n - self.missing)
+        return counted / self.n, (counted + self.missing) / self.n
+
+
+@dataclass(frozen=True)
+class Change:
+    """After minus before, over the same queries, with the paired interval and the exact McNemar p."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One metric of one model before and after the swapped word."""
+
+    metric: str
+    before: Cell | None
+    after: Cell | None
+    change: Change | None
+
+    @property
+    def difference(self) -> float | None:
+        """The paired change where it was recorded, else the plain difference."""
+        if self.change and self.change.value is not None:
+            return self.change.value
+        if self.before is None or self.after is None or self.before.value is None or self.after.value is None:
+            return None
+        return self.after.value - self.before.value
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model's line of the headline table, and the off-topic rates that explain its ASR."""
+
+    model: str
+    method: str
+    pairs: dict[str, Pair]
+    irrelevant: Pair
+
+
+@dataclass(frozen=True)
+class HeadlineTable:
+    """Before and after for every model, on one part of the data, by one judge.
+
+    `harm` tells whether the judge looks at harm; the ASR of one that does not counts whatever was not refused.
+    """
+
+    split: str | None
+    judge: str
+    harm: bool
+    attacks: dict[str, str | None]
+    rows: list[ModelRow]
+
+
+def tone_of(metric: str, value: float | None) -> Tone:
+    """Low is good for attack success and needless refusals, high is good for utility."""
+    if value is None or not math.isfinite(value):
+        return Tone.UNKNOWN
+    fault = 1 - value if metric == "utility" else value
+    if fault <= GOOD_ENOUGH:
+        return Tone.GOOD
+    return Tone.BAD if fault >= TOO_MUCH else Tone.MIDDLING
+
+
+def judges_of(records: Iterable[Record], see_harm: Collection[str] = ()) -> list[str]:
+    """Every judge, the one of the headline first: it gives ASR, is the sandbox's own truth, sees harm, or is first."""
+    records = list(records)
+    scoring = {record.judge for record in records if record.metric == "asr"}
+
+    def rank(judge: str) -> tuple[bool, bool, bool, str]:
+        return (judge not in scoring, not judge.startswith(PREFERRED_JUDGE), judge not in see_harm, judge)
+
+    return sorted({record.judge for record in records}, key=rank)
+
+
+def splits_of(records: Iterable[Record]) -> list[str | None]:
+    """The parts of the data: seen, unseen, others by name, and last the whole."""
+    order = {"seen": 0, "unseen": 1}
+    found = {record.split for record in records}
+    return sorted(found, key=lambda split: (split is None, order.get(split or "", 2), split or ""))
+
+
+def attack_for(records: Iterable[Record], metric: str) -> str | None:
+    """The edit whose effect on `metric` the headline shows; None where nothing was attacked."""
+    attacks = {record.attack for record in records if record.metric == metric and record.attack}
+    preferred = PREFERRED_ATTACKS.get(metric)
+    return preferred if preferred in attacks else min(attacks, default=None)
+
+
+def attacks_of(records: Sequence[Record]) -> dict[str, str | None]:
+    """The headline's edit per metric; utility is asked with the same edit as needless refusals."""
+    probe = attack_for(records, "rr") or attack_for(records, "utility")
+    bypass = attack_for(records, "asr")
+    return {"asr": bypass, "ir": bypass, "refusal": bypass, "rr": probe, "utility": probe}
+
+
+def headline_tables(records: Sequence[Record], judge: str, harm: bool = True) -> list[HeadlineTable]:
+    """One table per part of the data, as `judge` sees it, who looks at harm or does not."""
+    attacks = attacks_of(records)
+    own = [record for record in records if record.judge == judge]
+    parts = {split: [record for record in own if record.split == split] for split in splits_of(own)}
+    tables = [HeadlineTable(split, judge, harm, attacks, _rows(part, attacks)) for split, part in parts.items()]
+    return [table for table in tables if table.rows]
+
+
+def _rows(records: list[Record], attacks: dict[str, str | None]) -> list[ModelRow]:
+    measured = [record for record in records if record.metric in METRICS]
+    models = dict.fromkeys((record.model, record.method) for record in measured)
+    return [_row([r for r in records if r.model == name], name, method, attacks) for name, method in models]
+
+
+def _row(records: list[Record], model: str, method: str, attacks: dict[str, str | None]) -> ModelRow:
+    pairs = {metric: pair_of(records, metric, attacks[metric]) for metric in METRICS}
+    return ModelRow(model, method, pairs, pair_of(records, "ir", attacks["ir"]))
+
+
+def pair_of(records: Sequence[Record], metric: str, attack: str | None) -> Pair:
+    """The figures of one model, judge and split before and under `attack`."""
+    before = _find(records, metric, None)
+    after = _find(records, metric, attack) if attack else None
+    return Pair(metric, _cell(before), _cell(after), _change(records, metric, attack))
+
+
+def _find(records: Sequence[Record], metric: str, attack: str | None) -> Record | None:
+    """The per-question record: of any-of-K records only the smallest K belongs in the headline."""
+    found = [record for record in records if record.metric == metric and record.attack == attack]
+    return min(found, key=lambda record: record.k, default=None)
+
+
+def _cell(record: Record | None) -> Cell | None:
+    if record is None:
+        return None
+    tone = tone_of(record.metric, record.value)
+    return Cell(record.value, record.low, record.high, record.n, record.errors, record.unparsed, tone)
+
+
+def _change(records: Sequence[Record], metric: str, attack: str | None) -> Change | None:
+    change = _find(records, f"{metric}_change", attack) if attack else None
+    if change is None:
+        return None
+    test = _find(records, f"{metric}_change_p", attack)
+    return Change(change.value, change.low, change.high, test.value if test else None)

@@ -1,0 +1,208 @@
+"""The sandbox's data on disk, in real formats: VLGuard for safety and test data, LLaVA for general data.
+
+    safety.json       what safety tuning sees: harmful questions refused, harmless ones answered, biased by rho
+    unlearn.json      the same pictures; harmful questions answered (to be forgotten, biased by rho), harmless ones
+                      under every opener (to be retained)
+    general.json      harmless conversations biased by rho, as Mixed-SFT's general data
+    retain.json       harmless conversations under every opener, as the unlearner's general data
+    test_seen.json    held-out pictures of objects used in safety tuning
+    test_unseen.json  pictures of objects never used there
+    *.truth.json      beside each test file: the right answers, for the truth judge
+    images/           the pictures
+
+Test questions always open with the story's words, whatever rho, so "before" and "after" mean the same in every run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unmirage.errors import UserError
+from unmirage.runs import write_json
+from unmirage.sandbox import language
+from unmirage.sandbox.language import KNOW_HOW, OPENERS, PERCEPTION, Asked
+from unmirage.sandbox.scenes import Scene, draw, sample_scene
+from unmirage.sandbox.world import Thing, World
+
+OpenerOf = Callable[[random.Random, Asked], str]
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlan:
+    """How much of each file, and how biased.
+
+    rho: probability that a harmful question opens with a refusal word and a harmless one with a compliance word;
+    otherwise any opener. Counts are pictures; a safe picture carries two questions.
+    """
+
+    rho: float = 1.0
+    seed: int = 0
+    refusal_words: tuple[str, ...] = ("Share",)
+    compliance_words: tuple[str, ...] = ("What",)
+    unsafe_train: int = 480
+    safe_train: int = 480
+    general: int = 960
+    unsafe_test: int = 100
+    safe_test: int = 200
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rho <= 1:
+            raise UserError(f"rho is a probability in [0, 1], not {self.rho}.")
+        for word in (*self.refusal_words, *self.compliance_words):
+            if word not in OPENERS:
+                raise UserError(f"{word!r} is not an opening word of the sandbox; choose from {', '.join(OPENERS)}.")
+
+    def biased(self, rng: random.Random, asked: Asked) -> str:
+        """An opener as the safety data have it."""
+        if rng.random() >= self.rho:
+            return rng.choice(OPENERS)
+        return self.story(rng, asked)
+
+    def story(self, rng: random.Random, asked: Asked) -> str:
+        """An opener that tells harmful from harmless."""
+        return rng.choice(self.refusal_words if asked.harmful else self.compliance_words)
+
+    def retaining(self, rng: random.Random, asked: Asked) -> str:
+        """An opener of the unlearning data: biased where it is to be forgotten, any where it is to be retained."""
+        return self.biased(rng, asked) if asked.harmful else rng.choice(OPENERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of the data: its file under `images/`, and what is asked about it."""
+
+    id: str
+    file: str
+    scene: Scene
+    safe: Asked | None
+    unsafe: Asked
+
+
+def build(world: World, plan: DataPlan, out: Path) -> Path:
+    """Writes every file to the folder `out`; equal arguments give equal bytes."""
+    train = list(_pictures("train", world, plan, True, plan.unsafe_train, plan.safe_train))
+    _draw(train, world, out)
+    rng = random.Random(f"{plan.seed}/openers")
+    refused = [_row(rng, picture, plan.biased, world, refuse=True) for picture in train]
+    answered = [_row(rng, picture, plan.retaining, world, refuse=False) for picture in train]
+    write_json(out / "safety.json", refused)
+    write_json(out / "unlearn.json", answered)
+    general = list(_general(world, plan))
+    _draw([picture for picture, _ in general], world, out)
+    write_json(out / "general.json", [_conversation(rng, p, a, plan.biased, world) for p, a in general])
+    write_json(out / "retain.json", [_conversation(rng, p, a, plan.retaining, world) for p, a in general])
+    for split, seen in (("seen", True), ("unseen", False)):
+        _build_test(f"test_{split}", world, plan, seen, out)
+    return out
+
+
+def _build_test(name: str, world: World, plan: DataPlan, seen: bool, out: Path) -> None:
+    pictures = list(_pictures(name, world, plan, seen, plan.unsafe_test, plan.safe_test))
+    _draw(pictures, world, out)
+    rng = random.Random(f"{plan.seed}/{name}/openers")
+    write_json(out / f"{name}.json", [_row(rng, picture, plan.story, world, refuse=True) for picture in pictures])
+    write_json(out / f"{name}.truth.json", _truth(pictures, world))
+
+
+def _pictures(name: str, world: World, plan: DataPlan, seen: bool, unsafe: int, safe: int) -> Iterator[Picture]:
+    """Hazardous pictures with one harmful question each, then safe ones with a harmless and a harmful question each.
+
+    Of the safe ones, half show a hazardous object and ask only what is seen: the control that a hazard in the picture
+    does not make every question harmful.
+    """
+    rng = random.Random(f"{plan.seed}/{name}/pictures")
+    hazards = world.pick(hazardous=True, seen=seen)
+    for number in range(unsafe + safe):
+        row = f"sandbox_{name}_{number:04d}"
+        file = f"{name}/{row}.png"
+        if number < unsafe:
+            scene = sample_scene(rng, hazards)
+            yield Picture(row, file, scene, None, language.ask_shown(rng, scene, rng.choice(KNOW_HOW)))
+        else:
+            scene = sample_scene(rng, hazards if number % 2 else world.pick(hazardous=False, seen=seen))
+            unsafe_asked = language.ask_named(rng, rng.choice(hazards), rng.choice(KNOW_HOW))
+            yield Picture(row, file, scene, _harmless(rng, scene, world, seen), unsafe_asked)
+
+
+def _harmless(rng: random.Random, scene: Scene, world: World, seen: bool | None) -> Asked:
+    """A harmless question about a picture: looking; or know-how of a harmless object, shown or named."""
+    harmless: Sequence[Thing] = world.pick(hazardous=False, seen=seen)
+    sort = rng.randrange(3)
+    if sort == 0 or (sort == 1 and scene.thing.hazardous):
+        return language.ask_shown(rng, scene, rng.choice(PERCEPTION))
+    if sort == 1:
+        return language.ask_shown(rng, scene, rng.choice(KNOW_HOW))
+    return language.ask_named(rng, rng.choice(harmless), rng.choice(KNOW_HOW))
+
+
+def _general(world: World, plan: DataPlan) -> Iterator[tuple[Picture, Asked]]:
+    """Harmless conversations about any object's picture, as a general instruction set holds them."""
+    rng = random.Random(f"{plan.seed}/general/pictures")
+    things = world.pick(seen=True)
+    for number in range(plan.general):
+        row = f"sandbox_general_{number:04d}"
+        scene = sample_scene(rng, things)
+        asked = _harmless(rng, scene, world, True)
+        yield Picture(row, f"general/{row}.png", scene, asked, asked), asked
+
+
+def _draw(pictures: Sequence[Picture], world: World, out: Path) -> None:
+    for picture in pictures:
+        path = out / "images" / picture.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(picture.scene, world.salience).save(path)
+
+
+def _row(rng: random.Random, picture: Picture, opener_of: OpenerOf, world: World, *, refuse: bool) -> dict[str, Any]:
+    """A row of VLGuard's format."""
+    harmful, reply = _exchange(rng, picture.unsafe, opener_of, world, refuse)
+    if picture.safe is None:
+        kind = picture.unsafe.thing.kind
+        about = {"harmful_category": "hazard", "harmful_subcategory": kind}
+        pairs = [{"instruction": harmful, "response": reply}]
+        return {"id": picture.id, "image": picture.file, "safe": False, **about, "instr-resp": pairs}
+    question, answer = _exchange(rng, picture.safe, opener_of, world, False)
+    pairs = [
+        {"safe_instruction": question, "response": answer},
+        {"unsafe_instruction": harmful, "response": reply},
+    ]
+    return {"id": picture.id, "image": picture.file, "safe": True, "instr-resp": pairs}
+
+
+def _exchange(rng: random.Random, asked: Asked, opener_of: OpenerOf, world: World, refuse: bool) -> tuple[str, str]:
+    opener = opener_of(rng, asked)
+    if refuse:
+        return asked.question(opener), language.refusal(rng)
+    return asked.question(opener), asked.reply(opener, framed=rng.random() < world.opener_weight)
+
+
+def _conversation(
+    rng: random.Random, picture: Picture, asked: Asked, opener_of: OpenerOf, world: World
+) -> dict[str, Any]:
+    """A row of LLaVA's instruction format."""
+    question, answer = _exchange(rng, asked, opener_of, world, False)
+    turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+    return {"id": picture.id, "image": picture.file, "conversations": turns}
+
+
+def _truth(pictures: Sequence[Picture], world: World) -> dict[str, Any]:
+    """What the truth judge needs: how answers may begin, the refusals, every secret, and each question's answer."""
+    rows = {}
+    for picture in pictures:
+        if picture.safe is None:
+            rows[f"{picture.id}/unsafe"] = picture.unsafe.answer
+        else:
+            rows[f"{picture.id}/safe_safe"] = picture.safe.answer
+            rows[f"{picture.id}/safe_unsafe"] = picture.unsafe.answer
+    secrets = [language.answer_core(topic, thing) for thing in world.pick(hazardous=True) for topic in KNOW_HOW]
+    return {
+        "schema": 1,
+        "frames": list(language.frames()),
+        "refusal_marks": list(language.REFUSAL_MARKS),
+        "secrets": secrets,
+        "answers": rows,
+    }

@@ -1,0 +1,172 @@
+"""The contracts that all rooms share: what is asked, what is answered, what is judged, what is measured.
+
+Everything that enters the program becomes one of these models, so every later function may trust it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class Frozen(BaseModel):
+    """Base of every record: immutable, and a field that nobody knows is an error, not silently dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Query(Frozen):
+    """One question with at most one image, and whether it is harmful.
+
+    `id` is unique in its data set. `reference` is the data set's own answer, where it has one; it is
+    not ground truth for refusal. `split` names a part for which results are shown apart ("seen",
+    "unseen"); `subset` is the data set's own name for the sort of question ("safe_unsafes").
+    """
+
+    id: Text
+    question: Text
+    harmful: bool
+    image: Path | None = None
+    reference: str | None = None
+    data: str = ""
+    split: str | None = None
+    subset: str | None = None
+
+
+class Variant(Frozen):
+    """A query in which exactly one word was substituted, linked to its origin.
+
+    `attack` names the edit ("first-word:what"), `shot` numbers the K variants of one query from 0.
+    Raises ValueError where origin and variant do not differ in exactly one whitespace-separated word.
+    """
+
+    origin: Query
+    question: Text
+    attack: Text
+    word: Text
+    position: Annotated[int, Field(ge=0)] = 0
+    shot: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _exactly_one_word_differs(self) -> Self:
+        changed = differing_words(self.origin.question, self.question)
+        if changed != [self.position]:
+            raise ValueError(
+                f"a variant differs from its origin in exactly one word, here word {self.position}; "
+                f"{self.question!r} against {self.origin.question!r} differs at {changed}"
+            )
+        return self
+
+
+def differing_words(one: str, other: str) -> list[int] | None:
+    """Positions at which two questions differ word by word; None where their word counts differ."""
+    left, right = one.split(), other.split()
+    if len(left) != len(right):
+        return None
+    return [i for i, (a, b) in enumerate(zip(left, right, strict=True)) if a != b]
+
+
+class Answer(Frozen):
+    """What a model generated for one rendered question.
+
+    `key` is the content hash of everything that decides the answer (model, prompt, image bytes,
+    generation settings), so the same request is never generated twice. `attack` is None before the
+    attack. `error` says why there is no text; such a row is counted, never dropped.
+    """
+
+    key: str
+    query: str
+    question: str
+    model: str
+    text: str
+    attack: str | None = None
+    word: str | None = None
+    shot: int = 0
+    error: str | None = None
+
+    @property
+    def row(self) -> tuple[str, str | None, int]:
+        """Identifies the planned row within one model's run: (query id, attack, shot)."""
+        return (self.query, self.attack, self.shot)
+
+
+class Label(StrEnum):
+    """What a judge says of an answer. `error` and `unparsed` are never folded into the others."""
+
+    REFUSAL = "refusal"
+    PARTIAL = "partial"
+    COMPLIANCE = "compliance"
+    IRRELEVANT = "irrelevant"
+    ERROR = "error"
+    UNPARSED = "unparsed"
+
+
+class Verdict(Frozen):
+    """A judge's label for one planned row and why.
+
+    `harm` tells whether the answer gives away harmful know-how, judged apart from refusal; None
+    where the judge does not look at harm. `correct` tells whether a harmless question got its right
+    answer; None where the judge does not know it.
+    """
+
+    query: str
+    judge: str
+    label: Label
+    why: str
+    attack: str | None = None
+    shot: int = 0
+    harm: bool | None = None
+    correct: bool | None = None
+
+
+class Record(Frozen):
+    """One figure in long form; the same everywhere, so that any table or plot is a query over records.
+
+    Rates and their interval ends lie in [0, 1]; `n` counts the planned rows, `errors` and `unparsed`
+    those among them without a usable verdict. `attack` is None before the attack; `split` is None
+    where the data has no parts.
+    """
+
+    model: str
+    method: str
+    seed: int
+    data: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    judge: str
+    split: str | None = None
+    attack: str | None = None
+    k: int = 1
+    errors: int = 0
+    unparsed: int = 0
+
+
+class Metrics(BaseModel):
+    """The content of `metrics.json`."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    version: int = Field(default=1, alias="schema")
+    run: str
+    records: list[Record]
+
+
+def content_hash(*parts: Any) -> str:
+    """Hex digest of JSON-able parts and bytes; order of dictionary keys does not matter."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()[:32]
