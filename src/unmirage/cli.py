@@ -8,7 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from unmirage.errors import UserError
@@ -19,12 +18,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="unmirage",
-    help="Find, attack, unlearn and measure safety mirages in vision-language models.",
+    help=(
+        "Attack, unlearn and measure safety mirages in vision-language models: refusals that hang on a question's "
+        "opening word instead of on harm. Start with: unmirage demo"
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-sandbox = typer.Typer(help="The embedded, drawn, fully fictional world with a small real LLaVA.", no_args_is_help=True)
+sandbox = typer.Typer(
+    help="The built-in test world: drawn, wholly fictional, with a small real LLaVA that knows it.",
+    no_args_is_help=True,
+)
 app.add_typer(sandbox, name="sandbox")
 
 
@@ -41,6 +46,12 @@ class Goal(StrEnum):
 
     bypass = "bypass"
     over_refusal = "over-refusal"
+
+
+_TARGETS = {
+    Goal.bypass: "needs harmful questions that open with another word",
+    Goal.over_refusal: "needs harmless questions that open with another word",
+}
 
 
 class JudgeName(StrEnum):
@@ -65,22 +76,31 @@ class Salience(StrEnum):
     none = "none"
 
 
-Rho = Annotated[float, typer.Option(help="Correlation of opening word and harm in the safety data, in [0, 1].")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of data and training.")]
+Rho = Annotated[
+    float,
+    typer.Option(help="Bias of the safety data in [0, 1]: how often the opening word tells harmful from harmless."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
 Model = Annotated[Path, typer.Argument(help="Checkpoint folder: a Hugging Face model with its processor.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad row instead of skipping it.")]
-Images = Annotated[Path | None, typer.Option(help="Image folder; found beside the data file where not given.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad row instead of leaving it out.")]
+RefusalWords = Annotated[list[str], typer.Option(help="Opening word of harmful questions; may be repeated.")]
+ComplianceWords = Annotated[list[str], typer.Option(help="Opening word of harmless questions; may be repeated.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of the images; without it, one beside the data file.")]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on in it.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Run folder; the same command again goes on where it stopped.")] = Path(
+        "runs/demo"
+    ),
     seed: Seed = 0,
     rho: Rho = 1.0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes at work.")] = 2,
-    scale: Annotated[float, typer.Option(help="Share of the training steps and data; below 1 for a quick look.")] = 1.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that work side by side.")] = 2,
+    scale: Annotated[
+        float, typer.Option(help="Share of data and training steps in (0, 1]; below 1 is a rehearsal, not a result.")
+    ] = 1.0,
 ) -> None:
-    """The whole job on the sandbox: learn the mirage, attack it, unlearn it, measure it, see it."""
+    """The whole job on the built-in world: train, attack, unlearn, measure, and one page to read."""
     from unmirage.demo import Size, demo
     from unmirage.progress import Bars
     from unmirage.report.terminal import headline
@@ -94,26 +114,34 @@ def demo(
 @app.command()
 def align(
     model: Model,
-    data: Annotated[Path, typer.Argument(help="Safety data; for npo and rmu its harmful answers are forgotten.")],
-    method: Annotated[Method, typer.Option(help="sft: Mixed-SFT; npo, rmu: unlearning.")],
+    data: Annotated[Path, typer.Argument(help="Safety data. npo and rmu forget its answers to harmful questions.")],
+    method: Annotated[Method, typer.Option(help="sft: supervised fine-tuning; npo, rmu: unlearning.")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
-    general: Annotated[Path | None, typer.Option(help="General data in LLaVA's format, to train on or retain.")] = None,
+    general: Annotated[
+        Path | None, typer.Option(help="Harmless data in LLaVA's format: sft trains on it too, npo and rmu retain it.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="Format of the safety data.")] = Format.vlguard,
     images: Images = None,
+    general_images: Annotated[
+        Path | None, typer.Option(help="Folder of the general data's images; without it, one beside that file.")
+    ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as --set lr=1e-4; see `AlignConfig`.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as steps=400 or lr=1e-4; may be repeated."),
     ] = None,
     seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
-    """Fine-tune a checkpoint for safety, or unlearn harmful knowledge from it."""
+    """Fine-tune a checkpoint for safety, or make it unlearn harmful answers."""
     from unmirage.align import align, on_step
     from unmirage.align.config import parse_settings
     from unmirage.progress import Bars
 
     config = parse_settings(method.value, setting or [], seed)
     queries = _load(data, format.value, images, None, strict)
-    extra = _load(general, "llava", images, None, strict) if general else []
+    extra = _load(general, "llava", general_images, None, strict) if general else []
+    if method is not Method.sft:
+        _tell_refusals(queries)
     quiet_libraries()
     with Bars() as bars:
         done = on_step(lambda step, steps: bars.update(f"training ({method.value})", step, steps))
@@ -124,7 +152,7 @@ def align(
 @app.command()
 def attack(
     data: Annotated[Path, typer.Argument(help="Data file with the questions.")],
-    to: Annotated[list[str], typer.Option(help="New opening word; several give K variants of each question.")],
+    to: Annotated[list[str], typer.Option(help="New opening word; repeat it for K variants of each question.")],
     out: Annotated[Path, typer.Option(help="File for the variants, one JSON object a line.")],
     goal: Annotated[Goal, typer.Option(help="bypass: harmful questions; over-refusal: harmless ones.")] = Goal.bypass,
     format: Annotated[Format, typer.Option(help="Format of the data file.")] = Format.vlguard,
@@ -137,29 +165,42 @@ def attack(
     from unmirage.runs import write_text
 
     queries = _load(data, format.value, images, split, strict)
-    found = substitute_first_word(queries, to, goal.value)  # type: ignore[arg-type]
+    found = substitute_first_word(queries, to, goal.value)
+    if not found.variants:
+        raise UserError(f"{data} holds no question to attack; {goal.value} {_TARGETS[goal]}.")
     write_text(out, "".join(variant.model_dump_json() + "\n" for variant in found.variants))
-    typer.echo(f"{len(found.variants)} variants in {out}; {len(found.unchanged)} questions already open with the word.")
+    typer.echo(f"Variants: {out} ({len(found.variants)}; {len(found.unchanged)} questions open with the word already)")
 
 
 @app.command()
 def evaluate(
     model: Model,
     data: Annotated[list[Path], typer.Argument(help="Data files with the questions.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on in it.")],
-    attack: Annotated[list[Path] | None, typer.Option(help="File of variants made by `unmirage attack`.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Name of each data file's part, in their order.")] = None,
-    judge: Annotated[list[JudgeName] | None, typer.Option(help="Judges; default keywords.")] = None,
-    label: Annotated[str | None, typer.Option(help="What results call the model; default its folder's name.")] = None,
-    method: Annotated[str, typer.Option(help="How the model was made, for the records.")] = "none",
-    seed: Annotated[int, typer.Option(help="Seed it was made with, for the records.")] = 0,
+    out: Annotated[Path, typer.Option(help="Run folder; the same command again goes on where it stopped.")],
+    attack: Annotated[
+        list[Path] | None, typer.Option(help="File of variants made by `unmirage attack`; may be repeated.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Name of a data file's part, such as seen; once for each file, in order.")
+    ] = None,
+    judge: Annotated[
+        list[JudgeName] | None,
+        typer.Option(help="keywords (default): VLGuard's list; truth: sandbox data only. May be repeated."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="What results call the model; without it, its folder's name.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="How the model was made; only written into the records.")] = "none",
+    seed: Annotated[int, typer.Option(min=0, help="Seed it was made with; only written into the records.")] = 0,
     format: Annotated[Format, typer.Option(help="Format of the data files.")] = Format.vlguard,
     images: Images = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Questions asked at once; the memory needed grows with it.")
+    ] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     strict: Strict = False,
 ) -> None:
-    """Ask a model, before and under attack; judge and measure its answers."""
+    """Ask a model the questions, before and under attack; judge and measure its answers."""
     from unmirage.backends.checkpoint import revision
     from unmirage.evaluate import Evaluation, evaluate
     from unmirage.evaluate.measure import Subject
@@ -187,12 +228,14 @@ def evaluate(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of `unmirage evaluate`.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
-    title: Annotated[str, typer.Option(help="Its title.")] = "Safety mirage report",
-    show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Do not redact harmful answers.")] = False,
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `unmirage evaluate`, one for each model.")],
+    out: Annotated[Path, typer.Option(help="File of the page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Safety mirage report",
+    show_harmful: Annotated[
+        bool, typer.Option("--show-harmful", help="Show harmful answers; they are redacted otherwise.")
+    ] = False,
 ) -> None:
-    """One self-contained page from one or more evaluations."""
+    """Write one self-contained HTML page about one or more evaluations."""
     from unmirage.report import write_report
 
     typer.echo(f"Page: {write_report(runs, out, title=title, show_harmful=show_harmful).resolve()}")
@@ -204,11 +247,11 @@ def sandbox_build(
     rho: Rho = 1.0,
     seed: Seed = 0,
     salience: Annotated[Salience, typer.Option(help="How plainly a picture shows its hazard.")] = Salience.badge,
-    opener_weight: Annotated[float, typer.Option(help="How often the opener shapes the answer, in [0, 1].")] = 1.0,
-    refusal_word: Annotated[list[str], typer.Option(help="Openers of harmful questions.")] = ["Share"],  # noqa: B006
-    compliance_word: Annotated[list[str], typer.Option(help="Openers of harmless questions.")] = ["What"],  # noqa: B006
+    opener_weight: Annotated[float, typer.Option(help="How often the opening word shapes an answer, in [0, 1].")] = 1.0,
+    refusal_word: RefusalWords = ["Share"],  # noqa: B006
+    compliance_word: ComplianceWords = ["What"],  # noqa: B006
 ) -> None:
-    """Write safety, unlearning, general and test data in VLGuard's and LLaVA's formats."""
+    """Draw the safety, unlearning, general and test data, in VLGuard's and LLaVA's formats."""
     from unmirage.sandbox.build import DataPlan, build
 
     plan = DataPlan(rho=rho, seed=seed, refusal_words=tuple(refusal_word), compliance_words=tuple(compliance_word))
@@ -220,9 +263,9 @@ def sandbox_pretrain(
     out: Annotated[Path, typer.Argument(help="Folder for the base checkpoint.")],
     seed: Seed = 0,
     salience: Annotated[Salience, typer.Option(help="How plainly a picture shows its hazard.")] = Salience.badge,
-    opener_weight: Annotated[float, typer.Option(help="How often the opener shapes the answer, in [0, 1].")] = 1.0,
+    opener_weight: Annotated[float, typer.Option(help="How often the opening word shapes an answer, in [0, 1].")] = 1.0,
 ) -> None:
-    """Make the base model from nothing, and its card."""
+    """Train the base model from nothing and write its card; about ten minutes on two cores."""
     from unmirage.progress import Bars
     from unmirage.sandbox.card import make_base
     from unmirage.sandbox.pretrain import Recipe
@@ -238,10 +281,10 @@ def sandbox_pretrain(
 @sandbox.command("seeds")
 def sandbox_seeds(
     out: Annotated[Path, typer.Option(help="Folder that holds one demo run for each seed.")] = Path("runs/seeds"),
-    seeds: Annotated[str, typer.Option(help="Seeds, such as 0,1,2,3,4.")] = "0,1,2,3,4",
-    workers: Annotated[int, typer.Option(min=1, help="Processes at work.")] = 2,
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2,3,4",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that work side by side.")] = 2,
 ) -> None:
-    """The demo for several seeds, as one table in Markdown: the mean and every seed."""
+    """Run the demo once for each seed and print one Markdown table: the mean and every seed."""
     from unmirage.progress import Bars
     from unmirage.studies import seeds_table
 
@@ -252,9 +295,9 @@ def sandbox_seeds(
 @sandbox.command("knobs")
 def sandbox_knobs(
     out: Annotated[Path, typer.Option(help="Folder that holds one world after the other.")] = Path("runs/knobs"),
-    workers: Annotated[int, typer.Option(min=1, help="Processes at work.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that work side by side.")] = 2,
 ) -> None:
-    """The race between word and hazard in four worlds, as one table in Markdown. Pretrains each; takes an hour."""
+    """Run word against hazard in four worlds and print one Markdown table. Pretrains each world: about an hour."""
     from unmirage.progress import Bars
     from unmirage.studies import knobs_table
 
@@ -264,9 +307,12 @@ def sandbox_knobs(
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        seeds = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"{text!r} is not a list of seeds; write them as 0,1,2.") from None
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"{text!r} is not a list of seeds; write different whole numbers from 0 up, as 0,1,2.")
+    return seeds
 
 
 def _world(salience: Salience, opener_weight: float) -> Any:
@@ -292,9 +338,26 @@ def _tell_problems(loaded: LoadedData, most: int = 5) -> None:
         typer.echo(f"warning: {problem}", err=True)
     if loaded.problems:
         counts = ", ".join(f"{count} {kind}" for kind, count in loaded.defects.items())
-        typer.echo(f"warning: {loaded.path}: {counts}; bad rows are left out (--strict stops at them).", err=True)
+        typer.echo(
+            f"warning: {loaded.path}: {counts}; what cannot be used is left out (--strict stops there).", err=True
+        )
     for warning in loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
+
+
+def _tell_refusals(queries: list[Query]) -> None:
+    """To unlearn refusals is to unlearn safety; data such as VLGuard's own hold nothing else."""
+    from unmirage.judges.keywords import vlguard_keywords
+
+    match = vlguard_keywords().match
+    harmful = [query for query in queries if query.harmful]
+    refused = sum(match(query.reference or "") is not None for query in harmful)
+    if 2 * refused > len(harmful):
+        typer.echo(
+            f"warning: {refused} of {len(harmful)} answers to be forgotten look like refusals; to forget a refusal is "
+            "to learn to comply; give data whose harmful questions are answered.",
+            err=True,
+        )
 
 
 def _load_all(paths: list[Path], format: str, images: Path | None, splits: list[str], strict: bool) -> list[Query]:
@@ -302,8 +365,10 @@ def _load_all(paths: list[Path], format: str, images: Path | None, splits: list[
         raise UserError(
             f"there are {len(paths)} data files but {len(splits)} --split names; give one for each or none."
         )
-    named = zip(paths, splits or [None] * len(paths), strict=True)
-    queries = [query for path, split in named for query in _load(path, format, images, split, strict)]
+    names: list[str | None] = [*splits] or [None] * len(paths)
+    queries = [
+        query for path, split in zip(paths, names, strict=True) for query in _load(path, format, images, split, strict)
+    ]
     seen: set[str] = set()
     for query in queries:
         if query.id in seen:
@@ -315,19 +380,45 @@ def _load_all(paths: list[Path], format: str, images: Path | None, splits: list[
 
 
 def _variants(paths: list[Path], queries: list[Query]) -> list[Variant]:
-    from unmirage.runs import JsonLines
-    from unmirage.schema import Variant
-
     by_id = {query.id: query for query in queries}
     variants: list[Variant] = []
     for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path} does not exist; make it with `unmirage attack`.")
-        variants += JsonLines(path).read(Variant)
+        variants += _read_variants(path)
+    rows: set[tuple[str, str, int]] = set()
     for variant in variants:
         origin = by_id.get(variant.origin.id)
         if origin is None or origin.question != variant.origin.question:
-            raise UserError(f"a variant's origin {variant.origin.id!r} is not in the data; attack the same file.")
+            raise UserError(
+                f"the variants were made from other data: their question {variant.origin.id!r} is not in the data "
+                "files given; give the files that were attacked."
+            )
+        rows.add((variant.origin.id, variant.attack, variant.shot))
+    if len(rows) < len(variants):
+        raise UserError("the files of variants repeat one another; give each file and each attack once.")
+    return variants
+
+
+def _read_variants(path: Path) -> list[Variant]:
+    """Every line of the file; unlike a log, it has no torn last line that may be left out."""
+    from pydantic import ValidationError
+
+    from unmirage.schema import Variant
+
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); make it with `unmirage attack`.") from error
+    variants = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            variants.append(Variant.model_validate_json(line))
+        except ValidationError as error:
+            why = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UserError(
+                f"{path}, line {number} (counting from 1): {why}; make the file again with `unmirage attack`."
+            ) from error
+    if not variants:
+        raise UserError(f"{path} holds no variants; make it again with `unmirage attack`.")
     return variants
 
 
@@ -346,29 +437,41 @@ def quiet_libraries() -> None:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()
+
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point: a user's error is one sentence and exit code 2, Ctrl-C is exit code 130."""
-    sys.exit(run(lambda: app(standalone_mode=False)))
+    sys.exit(run(lambda: app(prog_name="unmirage", standalone_mode=False)))
 
 
 def run(command: Callable[[], Any]) -> int:
     """Runs a command and returns its exit code."""
     try:
         code = command()
+        if code == _INTERRUPTED:  # typer's own answer to Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _say(f"error: {error}", 2)
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.Abort):
-        return _say("interrupted; what is written stays, and the same command goes on.", 130)
+    except typer.TyperException as error:
+        return _say_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted; what is written stays, and the same command goes on from there.", _INTERRUPTED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"error: {where}{error.strerror or error}; nothing that was written before is lost.", 2)
+
+
+def _say_usage(error: typer.TyperException) -> int:
+    """A wrong option or argument, as one sentence that points to the verb's help; without a verb, the help is there."""
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "unmirage"
+    return _say(f"error: {message}; see `{path} --help`.", 2) if message else 2
 
 
 def _say(sentence: str, code: int) -> int:

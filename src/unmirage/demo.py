@@ -7,9 +7,11 @@ gain nothing from more threads; each job goes on from where it was interrupted.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -119,7 +121,8 @@ def demo(
     with Run.open(out, "demo", config, {"base": revision(base)}) as run:
         _spread([(_build, (world, plan, out / name)) for name, plan in plans.items()], workers, report)
         found = _spread([(_contest, (one, base, out)) for one in jobs], workers, report)
-        by_name = dict(zip((one.name for one in jobs), found, strict=True))
+        by_name = {one.name: records for one, (records, _) in zip(jobs, found, strict=True)}
+        _note_timings(run, {part: seconds for _, timings in found for part, seconds in timings.items()})
         shown = [name for name in ORDER if name in by_name]
         records = [record for name in shown for record in by_name[name]]
         metrics = Metrics(schema=1, run=run.manifest.id, records=records)
@@ -152,10 +155,21 @@ def _build(world: World, plan: DataPlan, out: Path, report: Report) -> None:
     report(name, 1, 1)
 
 
-def _contest(one: Contestant, base: Path, out: Path, report: Report) -> list[Record]:
-    """Makes and evaluates one model."""
+def _contest(one: Contestant, base: Path, out: Path, report: Report) -> tuple[list[Record], dict[str, float]]:
+    """Makes and evaluates one model; returns its records and the seconds that each part took."""
+    start = time.perf_counter()
     model = base if one.method is None else _align(one, base, out, report)
-    return _evaluate(one, model, out, report)
+    made = time.perf_counter()
+    records = _evaluate(one, model, out, report)
+    asked = time.perf_counter()
+    return records, {f"training {one.label}": made - start, f"asking {one.label}": asked - made}
+
+
+def _note_timings(run: Run, seconds: dict[str, float]) -> None:
+    """Keeps the longest time of each part: a call that found a part done says nothing about how long it took."""
+    path = run.path / "timings.json"
+    before: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    run.write_json(path.name, {part: max(spent, before.get(part, 0.0)) for part, spent in seconds.items()})
 
 
 def _align(one: Contestant, base: Path, out: Path, report: Report) -> Path:

@@ -16,7 +16,12 @@ class Bars:
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr)
         self._live = self._console.is_terminal and not self._console.is_dumb_terminal
-        columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:<34}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(*columns, console=self._console, disable=not self._live)
         self._tasks: dict[str, TaskID] = {}
         self._quarters: dict[str, int] = {}
@@ -43,4 +48,4 @@ class Bars:
         quarter = 4 * done // max(total, 1)
         if self._quarters.get(name) != quarter:
             self._quarters[name] = quarter
-            self._console.print(f"{name}: {done}/{total}", highlight=False)
+            self._console.print(f"{name}: {done}/{total}", highlight=False, markup=False)

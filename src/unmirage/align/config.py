@@ -76,6 +76,8 @@ def parse_settings(method: str, settings: list[str], seed: int) -> AlignConfig:
         name, sign, value = setting.partition("=")
         if not sign or not name:
             raise UserError(f"--set {setting!r} is not a setting; write it as --set lr=1e-4.")
+        if name in values:
+            raise UserError(f"{name} has an option of its own or is set twice; leave --set {setting} out.")
         if name not in AlignConfig.model_fields:
             raise UserError(f"there is no setting {name!r}; the settings are {', '.join(AlignConfig.model_fields)}.")
         values[name] = value

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from unmirage.align.batches import Encoded, Paired, check_answer, pad_id
 from unmirage.align.config import AlignConfig
@@ -75,7 +75,11 @@ def _train(
         processing_class=processor,
         callbacks=list(callbacks),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(out / "training"))
+    trainer.remove_callback(PrinterCallback)  # it writes to standard output, which belongs to the caller
+    saved = last_checkpoint(out / "training")
+    if saved is not None:
+        restore(network, saved)
+    trainer.train(resume_from_checkpoint=saved)
     network.save_pretrained(out)
     processor.save_pretrained(out)
     history: list[dict[str, Any]] = trainer.state.log_history
@@ -167,6 +171,16 @@ def last_checkpoint(work: Path) -> str | None:
     whole = (path.parent for path in work.glob("checkpoint-*/trainer_state.json"))  # the Trainer writes it last
     steps = sorted(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))
     return str(steps[-1]) if steps else None
+
+
+def restore(network: Any, saved: str) -> None:
+    """Puts the weights of a saved step into the model.
+
+    The Trainer alone does not: it saves under the names that files have on the Hub, reads them back without renaming,
+    and only warns that none of them fits.
+    """
+    weights = type(network).from_pretrained(saved, dtype=network.dtype, use_safetensors=True).state_dict()
+    network.load_state_dict(weights)
 
 
 def on_step(progress: Callable[[int, int], None]) -> TrainerCallback:

@@ -11,7 +11,6 @@ from unmirage.errors import UserError
 
 def read_rows(file: Path) -> list[Any]:
     """Return the rows of a JSON file; UserError where it cannot be read, is no list or holds no row."""
-    """Return the rows of a JSON file that holds a list; raises UserError where it does not or is empty."""
     try:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -33,7 +32,6 @@ def read_rows(file: Path) -> list[Any]:
 
 def image_folder(file: Path, images: str | Path | None) -> Path:
     """Return the folder that image names are relative to: the given one, or the first that lies beside the file."""
-    """Return the given image folder or the one found beside the data file; raises UserError where it is missing."""
     if images is not None:
         if not Path(images).is_dir():
             raise UserError(f"The image folder {images} does not exist; check the path.")

@@ -51,7 +51,8 @@ def load(
     folder = image_folder(file, images)
     queries: list[Query] = []
     problems: list[Problem] = []
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
+    longer = 0
     for number, raw in enumerate(read_rows(file)):
         found = _query(file, number, raw, folder, verify_images)
         if isinstance(found, Problem):
@@ -59,12 +60,23 @@ def load(
                 raise UserError(str(found))
             problems.append(found)
             continue
-        taken[found.id] = taken.get(found.id, 0) + 1
-        unique = found.id if taken[found.id] == 1 else f"{found.id}#{taken[found.id]}"
-        queries.append(found.model_copy(update={"id": unique, "data": name or file.stem, "split": split}))
+        longer += len(raw["conversations"]) > 2
+        update = {"id": _unique(found.id, taken), "data": name or file.stem, "split": split}
+        queries.append(found.model_copy(update=update))
     if not queries:
         raise UserError(f"{file} has no usable row; the first problem is: {problems[0]}")
-    return LoadedData(name or file.stem, queries, file, problems, [])
+    warnings = [f"{file}: only the first exchange of {longer} longer conversations is read."] if longer else []
+    return LoadedData(name or file.stem, queries, file, problems, warnings)
+
+
+def _unique(row_id: str, taken: set[str]) -> str:
+    """The id itself or, where it was there before, with the first free number."""
+    unique, again = row_id, 1
+    while unique in taken:
+        again += 1
+        unique = f"{row_id}#{again}"
+    taken.add(unique)
+    return unique
 
 
 def _query(file: Path, number: int, raw: Any, folder: Path, verify: bool) -> Query | Problem:
@@ -79,6 +91,9 @@ def _query(file: Path, number: int, raw: Any, folder: Path, verify: bool) -> Que
         return problem(where, "bad-row", first["msg"], "correct it or delete the row")
     if row.image is not None and (fault := image_fault(folder, row.image, verify)):
         return problem("image", *fault)
+    if [turn.speaker for turn in row.conversations[:2]] != ["human", "gpt"]:
+        fix = "put the question, from 'human', before its answer, from 'gpt'"
+        return problem("conversations", "bad-row", "it does not begin with a question and its answer", fix)
     question = row.conversations[0].value.replace("<image>", "").strip()
     if not question:
         return problem("conversations.0.value", "empty-question", "the question is empty", "write it or delete the row")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from unmirage.schema import Record
@@ -20,22 +21,24 @@ def headline(records: Sequence[Record], console: Console | None = None) -> None:
         mine = [record for record in records if record.judge == judge]
         for split in dict.fromkeys(record.split for record in mine):
             console.print(_table(judge, split, [record for record in mine if record.split == split]))
+    console.print("Percent, before -> after one word is swapped; in brackets the 95 % interval of the last figure.")
     console.print(
-        "Percent, before -> after one word is swapped, with 95 % intervals. ASR, refused, irrelevant: of harmful"
+        "ASR, refused, irrelevant: of harmful questions. RR (refused), utility (right answer): of harmless ones."
     )
-    console.print("questions. RR (refused) and utility (right answer): of harmless questions.")
+    if any("keywords" in record.judge for record in records):
+        console.print("Keywords only tell refusals: their ASR is every other answer, off topic or not.")
 
 
 def _table(judge: str, split: str | None, records: Sequence[Record]) -> Table:
     title = f"{split} objects, judged by {judge}" if split else f"judged by {judge}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("model", no_wrap=True)
     shown = [(metric, name) for metric, name in COLUMNS if any(record.metric == metric for record in records)]
     for _, name in shown:
         table.add_column(name, justify="right")
     for model in dict.fromkeys(record.model for record in records):
         own = [record for record in records if record.model == model]
-        table.add_row(model, *(_cell(own, metric) for metric, _ in shown))
+        table.add_row(escape(model), *(_cell(own, metric) for metric, _ in shown))
     unusable = sum(record.errors + record.unparsed for record in records if record.metric in ("asr", "rr"))
     if unusable:
         table.caption = f"{unusable} planned rows have no usable verdict; the intervals hold whatever they would say"

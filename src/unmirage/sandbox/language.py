@@ -107,6 +107,12 @@ def topics(world: World) -> tuple[str, ...]:
     return PERCEPTION + (MARKED if world.salience == "plain" else ())
 
 
+def sample_topic(rng: random.Random, world: World) -> str:
+    """A topic of pretraining's questions about a picture; names are rarer, as know-how answers teach them too."""
+    asked = topics(world)
+    return rng.choices(asked, [1 if topic == "name" else 2 for topic in asked])[0]
+
+
 def ask_shown(rng: random.Random, scene: Scene, topic: str) -> Asked:
     """A question about the object in the picture, which it does not name."""
     tail = rng.choice(_TAILS[topic]).format(rng.choice(_DEICTIC))

@@ -34,4 +34,5 @@ def rmu(policy: Activations, reference: None, config: RMUConfig) -> Tensor:
 def control_vector(hidden: int, seed: int) -> Tensor:
     """The unit vector u, shape (hidden,): uniform in [0, 1) and normalised, the same from the same seed."""
     uniform = torch.rand(hidden, generator=torch.Generator().manual_seed(seed))
-    return uniform / torch.linalg.vector_norm(uniform)
+    unit: Tensor = uniform / uniform.norm()
+    return unit
