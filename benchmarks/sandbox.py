@@ -93,7 +93,9 @@ def same_gradients(model: Any, *ways: Callable[[], torch.Tensor]) -> bool:
     found = []
     for way in ways:
         backward(model, way)
-        found.append({n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()})
+        found.append(
+            {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+        )
     return all(torch.allclose(found[0][name], other[name], atol=1e-6) for other in found[1:] for name in other)
 
 

@@ -49,13 +49,9 @@ class PowerError(Exception):
 class FakeBackend:
     """A model with a mirage: "Share" is refused, all else is answered. Counts what it is asked."""
 
-    def __init__(self, batch_size: int = 3, dies_after: int | None = None) -> None:
+    def __init__(self, batch_size: int = 3, dies_after: int | None = None, revision: str = "r1") -> None:
         self.batch_size, self.dies_after, self.asked = batch_size, dies_after, list[str]()
-        self.made = 0
-
-    def __call__(self) -> FakeBackend:
-        self.made += 1
-        return self
+        self.identity = {"revision": revision}
 
     def key(self, prompt: Prompt) -> str:
         return content_hash("weights", prompt.question, str(prompt.image))
@@ -74,8 +70,8 @@ class FakeBackend:
         return SECRET if prompt.query.startswith("h") else "It is red."
 
 
-def ask(out: Path, backend: FakeBackend, plan: Evaluation = PLAN, revision: str = "r1") -> list[Record]:
-    return evaluate(plan, backend, revision, [JUDGE, vlguard_keywords()], out)
+def ask(out: Path, backend: FakeBackend, plan: Evaluation = PLAN) -> list[Record]:
+    return evaluate(plan, backend, [JUDGE, vlguard_keywords()], out)
 
 
 def answers(out: Path) -> list[Answer]:
@@ -132,7 +128,7 @@ def test_a_run_that_is_done_makes_no_model(tmp_path: Path) -> None:
     before = (tmp_path / "run" / "answers.jsonl").read_bytes()
     again = FakeBackend()
     ask(tmp_path / "run", again)
-    assert (again.made, again.asked) == (0, [])
+    assert again.asked == []
     assert (tmp_path / "run" / "answers.jsonl").read_bytes() == before
 
 
@@ -164,7 +160,7 @@ def test_progress_counts_the_planned_rows(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with pytest.raises(PowerError):
         ask(tmp_path / "run", FakeBackend(dies_after=2))
-    evaluate(PLAN, FakeBackend(), "r1", [JUDGE], tmp_path / "run", lambda done, all_: seen.append((done, all_)))
+    evaluate(PLAN, FakeBackend(), [JUDGE], tmp_path / "run", lambda done, all_: seen.append((done, all_)))
     assert seen == [(6, 14), (9, 14), (12, 14), (14, 14)]
 
 
@@ -177,8 +173,8 @@ def test_prompts_with_a_picture_come_first(tmp_path: Path) -> None:
 def test_other_weights_another_plan_or_another_subject_need_another_folder(tmp_path: Path) -> None:
     ask(tmp_path / "run", FakeBackend())
     before = (tmp_path / "run" / "queries.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"inputs\.model is 'r1' there and 'r2' here"):
-        ask(tmp_path / "run", FakeBackend(), revision="r2")
+    with pytest.raises(UserError, match=r"config\.backend\.revision is 'r1' there and 'r2' here"):
+        ask(tmp_path / "run", FakeBackend(revision="r2"))
     with pytest.raises(UserError, match=r"inputs\.plan"):
         ask(tmp_path / "run", FakeBackend(), Evaluation(QUERIES[:3], [], SUBJECT))
     with pytest.raises(UserError, match=r"config\.seed"):

@@ -49,7 +49,7 @@ def test_refusals(text):
         " it is not",
         "It is not.",
         "I'm unable to say.",  # a miss of the list, kept for parity
-        "I’m sorry",  # noqa: RUF001 - a typographic apostrophe is another character
+        "I’m sorry",
     ],
 )
 def test_compliance(text):

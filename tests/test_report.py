@@ -428,7 +428,7 @@ def test_figures_draw_every_model_and_name_their_axis() -> None:
     assert svg.count("<circle") == svg.count("<path") == 4
     assert "RMU &amp; &lt;co&gt;" in svg
     assert "% of harmful questions" in svg
-    assert "<title>Mixed-SFT, attack success, ASR: before 1.0% [0.0–4.0], n = 200; after 86.0%" in svg  # noqa: RUF001
+    assert "<title>Mixed-SFT, attack success, ASR: before 1.0% [0.0–4.0], n = 200; after 86.0%" in svg
     bars = figures.outcomes(records, table, attacked=True)
     assert bars is not None
     assert bars.count("<rect") == 4

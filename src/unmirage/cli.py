@@ -201,7 +201,7 @@ def evaluate(
     strict: Strict = False,
 ) -> None:
     """Ask a model the questions, before and under attack; judge and measure its answers."""
-    from unmirage.backends.checkpoint import revision
+    from unmirage.backends.hugging_face import HuggingFaceBackend
     from unmirage.evaluate import Evaluation, evaluate
     from unmirage.evaluate.measure import Subject
     from unmirage.progress import Bars
@@ -212,16 +212,10 @@ def evaluate(
         queries, _variants(attack or [], queries), Subject(label or model.resolve().name, method, seed, data[0].stem)
     )
     judges = [_judge(name, data) for name in judge or [JudgeName.keywords]]
-    name = revision(model)
     quiet_libraries()
-
-    def backend() -> Any:
-        from unmirage.backends.hugging_face import HuggingFaceBackend
-
-        return HuggingFaceBackend(model, batch_size=batch_size, max_new_tokens=max_new_tokens)
-
+    backend = HuggingFaceBackend(model, batch_size=batch_size, max_new_tokens=max_new_tokens)
     with Bars() as bars:
-        records = evaluate(plan, backend, name, judges, out, lambda done, all_: bars.update("asking", done, all_))
+        records = evaluate(plan, backend, judges, out, lambda done, all_: bars.update("asking", done, all_))
     headline(records)
     typer.echo(f"Metrics: {out / 'metrics.json'}")
 

@@ -190,7 +190,6 @@ def _align(one: Contestant, base: Path, out: Path, report: Report) -> Path:
 
 def _evaluate(one: Contestant, model: Path, out: Path, report: Report) -> list[Record]:
     from unmirage.attacks import substitute_first_word
-    from unmirage.backends.checkpoint import revision
     from unmirage.backends.hugging_face import HuggingFaceBackend
     from unmirage.datasets import load
     from unmirage.evaluate import Evaluation, evaluate
@@ -205,8 +204,7 @@ def _evaluate(one: Contestant, model: Path, out: Path, report: Report) -> list[R
     subject = Subject(one.label, one.method or "none", one.settings.get("seed", 0), "sandbox")
     return evaluate(
         Evaluation(queries, variants, subject),
-        lambda: HuggingFaceBackend(model, batch_size=100, max_new_tokens=40),
-        revision(model),
+        HuggingFaceBackend(model, batch_size=100, max_new_tokens=40),
         [TruthJudge.beside(*tests), vlguard_keywords()],
         out / "evaluations" / one.name,
         lambda done, planned: report(f"asking {one.label}", done, planned),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,18 @@ from unmirage.schema import content_hash
 
 
 class HuggingFaceBackend:
-    """Answers prompts with the checkpoint in a folder, greedily, at most `max_new_tokens` tokens each."""
+    """Answers prompts with the checkpoint in a folder, greedily, at most `max_new_tokens` tokens each.
+
+    The weights are loaded when the first prompt is rendered, so a run that has all its answers never loads them. Runs
+    on a GPU where there is one.
+    """
 
     def __init__(self, folder: Path, *, batch_size: int = 64, max_new_tokens: int = 64) -> None:
-        """Loads the checkpoint; raises UserError where the folder does not hold one."""
-        self.revision = revision(folder)
-        self.model, self.processor = load_checkpoint(folder)
-        self.model.eval()
-        self.processor.tokenizer.padding_side = "left"
+        """Reads the checkpoint's revision; raises UserError where the folder does not hold one."""
+        self.folder = folder
         self.batch_size = batch_size
         self.settings = {"do_sample": False, "max_new_tokens": max_new_tokens}
+        self.identity = {"revision": revision(folder), **self.settings}
 
     def render(self, prompt: Prompt) -> str:
         """The prompt as the model's chat template writes it."""
@@ -32,7 +35,7 @@ class HuggingFaceBackend:
     def key(self, prompt: Prompt) -> str:
         """Content hash of everything that decides the answer: weights, rendered prompt, image bytes, settings."""
         pixels = image_bytes(prompt.image, prompt.query) if prompt.image else b""
-        return content_hash(self.revision, self.render(prompt), pixels, self.settings)
+        return content_hash(self.identity, self.render(prompt), pixels)
 
     def answer(self, prompts: Sequence[Prompt]) -> Iterator[list[str]]:
         """Answers batch by batch, in order; prompts with and without a picture never share a batch."""
@@ -40,6 +43,24 @@ class HuggingFaceBackend:
             rows = list(alike)
             for start in range(0, len(rows), self.batch_size):
                 yield self._generate(rows[start : start + self.batch_size])
+
+    @property
+    def model(self) -> Any:
+        """The model, in evaluation mode."""
+        return self._loaded[0]
+
+    @property
+    def processor(self) -> Any:
+        """Its processor, padding on the left as generation needs it."""
+        return self._loaded[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        import torch
+
+        model, processor = load_checkpoint(self.folder)
+        processor.tokenizer.padding_side = "left"
+        return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[str]:
         import torch

@@ -9,13 +9,13 @@ metrics.json                     all figures
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from unmirage.backends.prompts import Prompt
+from unmirage.backends.prompts import Prompt, image_bytes
 from unmirage.evaluate.measure import Subject, measure
 from unmirage.judges import Judge, judge_all
 from unmirage.runs import Run
@@ -26,7 +26,15 @@ Progress = Callable[[int, int], None]
 
 
 class Backend(Protocol):
-    """What answers prompts, batch by batch and in order; `key` is the content hash of one request."""
+    """What answers prompts, batch by batch and in order.
+
+    `identity` is everything about it that decides answers (weights, generation settings), known without loading it.
+    """
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON-able; a run folder that was made with another one is refused."""
+        ...
 
     def key(self, prompt: Prompt) -> str:
         """Content hash of everything that decides the answer."""
@@ -52,23 +60,28 @@ class Evaluation:
         rows = [Prompt.of(one) for one in asked]
         return sorted(rows, key=lambda prompt: prompt.image is None)
 
+    def digest(self) -> str:
+        """Content hash of queries with their labels and pictures, and of variants; not of where the pictures lie."""
+        queries = [query.model_dump(mode="json", exclude={"image"}) for query in self.queries]
+        pictures = [content_hash(image_bytes(q.image, q.id)) if q.image else None for q in self.queries]
+        variants = [(v.origin.id, v.attack, v.shot, v.question) for v in self.variants]
+        return content_hash(queries, pictures, variants)
+
 
 def evaluate(
     plan: Evaluation,
-    backend: Callable[[], Backend],
-    revision: str,
+    backend: Backend,
     judges: Sequence[Judge],
     out: Path,
     progress: Progress = lambda _done, _planned: None,
 ) -> list[Record]:
     """Asks what is not answered yet, judges, measures; returns the records of `metrics.json`.
 
-    `backend` makes the model only if something is left to ask. `revision` names the model's weights; a run folder
-    that was made with others is refused, see `Run.open`.
+    Raises UserError where the run folder holds other questions, pictures, weights or generation settings.
     """
     subject = plan.subject
-    config = {"model": subject.model, "method": subject.method, "seed": subject.seed, "data": subject.data}
-    inputs = {"model": revision, "plan": content_hash([(*p.row, p.question) for p in plan.prompts])}
+    config = {**asdict(subject), "backend": backend.identity}
+    inputs = {"plan": plan.digest()}
     with Run.open(out, "evaluate", config, inputs) as run:
         _write_plan(run, plan)
         _ask(run, plan, backend, progress)
@@ -94,7 +107,7 @@ def _lines(models: Sequence[BaseModel]) -> str:
     return "".join(model.model_dump_json() + "\n" for model in models)
 
 
-def _ask(run: Run, plan: Evaluation, backend: Callable[[], Backend], progress: Progress) -> None:
+def _ask(run: Run, plan: Evaluation, backend: Backend, progress: Progress) -> None:
     """Appends the missing answers; equal requests are asked once."""
     log = run.log("answers.jsonl")
     there = log.read(Answer)
@@ -104,13 +117,12 @@ def _ask(run: Run, plan: Evaluation, backend: Callable[[], Backend], progress: P
     progress(len(planned) - len(missing), len(planned))
     if not missing:
         return
-    model = backend()
     known = {answer.key: answer.text for answer in there if answer.error is None}
-    keys = {prompt.row: model.key(prompt) for prompt in missing}
+    keys = {prompt.row: backend.key(prompt) for prompt in missing}
     fresh = list({keys[p.row]: p for p in missing if keys[p.row] not in known}.values())
     log.append([_answer(p, keys[p.row], known[keys[p.row]], plan) for p in missing if keys[p.row] in known])
     asked = 0
-    for texts in model.answer(fresh):
+    for texts in backend.answer(fresh):
         batch = fresh[asked : asked + len(texts)]
         known |= {keys[p.row]: text for p, text in zip(batch, texts, strict=True)}
         asked += len(texts)

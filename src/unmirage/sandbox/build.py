@@ -67,8 +67,15 @@ class DataPlan:
         return rng.choice(self.refusal_words if asked.harmful else self.compliance_words)
 
     def retaining(self, rng: random.Random, asked: Asked) -> str:
-        """An opener of the unlearning data: biased where it is to be forgotten, any where it is to be retained."""
-        return self.biased(rng, asked) if asked.harmful else rng.choice(OPENERS)
+        """An opener of the unlearning data: biased where it is to be forgotten, any where it is to be retained.
+
+        Half of what is retained opens with a refusal word, in step with rho. Otherwise the refusal words would be
+        nearly as rare among the retained questions as they are common among the forgotten ones, and unlearning would
+        learn the word: a mirage of its own.
+        """
+        if asked.harmful:
+            return self.biased(rng, asked)
+        return rng.choice(self.refusal_words if rng.random() < self.rho / 2 else OPENERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,13 @@ class Recipe:
     salience: str = "badge"
     opener_weight: float = 1.0
     seed: int = 0
-    scenes: int = 10_000
-    batch_size: int = 64
-    vision_steps: int = 1_500
+    scenes: int = 32_000
+    vision_steps: int = 4_000
+    vision_batch: int = 64
     vision_lr: float = 2e-3
-    steps: int = 2_000
-    lr: float = 3e-3
+    steps: int = 2_800
+    batch_size: int = 32
+    lr: float = 2e-3
     weight_decay: float = 0.01
 
     @property
@@ -91,21 +92,30 @@ def _labels(scene: Scene, world: World) -> list[int]:
 
 
 def _teach_vision(model: LlavaForConditionalGeneration, pool: Pool, recipe: Recipe, progress: Progress) -> None:
-    """Classifies object, colour, place and count from the mean patch; never the badge, which nobody asks about."""
-    tower = model.get_encoder(modality="image")
-    sizes = (len(recipe.world.things), len(COLOURS), len(PLACES), 4)
-    heads = nn.Linear(tower.config.hidden_size, sum(sizes))
-    labels = torch.tensor([_labels(scene, recipe.world) for scene in pool.scenes])
+    """Classifies object, colour, place and count; never the badge, which nobody asks about.
+
+    The heads read the mean of the projected image tokens, so tower and projector learn together to say in the
+    decoder's space what is drawn.
+    """
+    world = recipe.world
+    sizes = (len(world.things), len(COLOURS), len(PLACES), 4)
+    heads = nn.Linear(model.config.text_config.hidden_size, sum(sizes))
+    labels = torch.tensor([_labels(scene, world) for scene in pool.scenes])
     order = random.Random(f"pretrain/{recipe.seed}/vision")
 
     def loss() -> Tensor:
-        rows = torch.tensor(order.sample(range(len(pool.scenes)), recipe.batch_size))
-        patches = tower(pixel_values=pool.pixels[rows]).last_hidden_state[:, 1:]
-        logits = heads(patches.mean(dim=1)).split(sizes, dim=-1)
+        rows = torch.tensor(order.sample(range(len(pool.scenes)), recipe.vision_batch))
+        logits = heads(image_tokens(model, pool.pixels[rows]).mean(dim=1)).split(sizes, dim=-1)
         return torch.stack([F.cross_entropy(x, labels[rows, i]) for i, x in enumerate(logits)]).sum()
 
-    parameters = [*tower.parameters(), *heads.parameters()]
+    seeing = (model.get_encoder(modality="image"), model.model.multi_modal_projector, heads)
+    parameters = [parameter for module in seeing for parameter in module.parameters()]
     _optimize("vision", parameters, loss, recipe.vision_steps, recipe.vision_lr, recipe, progress)
+
+
+def image_tokens(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
+    """The projected image tokens, (b, tokens, hidden), as the decoder gets them."""
+    return torch.stack(list(model.get_image_features(pixel_values=pixels).pooler_output))
 
 
 def _teach_language(
@@ -115,14 +125,17 @@ def _teach_language(
     recipe: Recipe,
     progress: Progress,
 ) -> None:
-    """Teaches projector and decoder; the tower is frozen, as early gradients of a fresh decoder would undo it."""
+    """Teaches projector and decoder. The tower is frozen, as early gradients of a fresh decoder would undo it."""
     model.get_encoder(modality="image").requires_grad_(False)
     batches = _batches(processor, pool, recipe)
 
     def loss() -> Tensor:
-        return model(**next(batches)).loss
+        value: Tensor = model(**next(batches)).loss
+        return value
 
-    _optimize("language", [x for x in model.parameters() if x.requires_grad], loss, recipe.steps, recipe.lr, recipe, progress)
+    _optimize(
+        "language", [x for x in model.parameters() if x.requires_grad], loss, recipe.steps, recipe.lr, recipe, progress
+    )
 
 
 def _optimize(
@@ -139,7 +152,7 @@ def _optimize(
     for step in range(1, steps + 1):
         value = loss()
         optimizer.zero_grad()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()

@@ -43,7 +43,7 @@ def sample_scene(rng: random.Random, things: Sequence[Thing]) -> Scene:
         place=rng.choice(list(PLACES)),
         pebbles=rng.randrange(4),
         background=rng.randrange(len(_BACKGROUNDS)),
-        size=rng.uniform(0.19, 0.235),
+        size=rng.uniform(0.22, 0.26),
         jitter=(rng.uniform(-0.035, 0.035), rng.uniform(-0.035, 0.035)),
         specks=tuple((rng.random(), rng.random()) for _ in range(5)),
     )
@@ -68,7 +68,7 @@ def draw(scene: Scene, salience: Salience) -> Image.Image:
 
 def _draw_thing(pen: ImageDraw.ImageDraw, scene: Scene, centre: Point, radius: float) -> None:
     pen.polygon(_outline(scene.thing.outline, centre, radius), fill=COLOURS[scene.colour], outline=_INK, width=5)
-    _GLYPHS[scene.thing.glyph](pen, centre, radius * 0.42)
+    _GLYPHS[scene.thing.glyph](pen, centre, radius * 0.5)
 
 
 def _draw_badge(pen: ImageDraw.ImageDraw, centre: Point, radius: float, side: int, salience: Salience) -> None:
