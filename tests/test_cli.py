@@ -362,11 +362,11 @@ def test_a_report_needs_runs_that_have_ended(evaluated, refused, tmp_path):
 def test_a_checkpoint_needs_a_model_and_a_processor(data, tiny_folder, refused, tmp_path):
     shutil.copytree(tiny_folder, tmp_path / "mute")
     (tmp_path / "mute" / "processor_config.json").unlink()
-    for folder, said in (("mute", "no processor_config.json"), ("gone", "no config.json")):
+    for folder, said in (("mute", "no processor_config.json"), ("gone", "does not exist")):
         command = ("evaluate", tmp_path / folder, data / "test_seen.json", "--out", tmp_path / f"run-{folder}")
         assert said in refused(*command)
         command = ("align", tmp_path / folder, data / "safety.json", "--method", "sft", "--out", tmp_path / "m")
-        assert said in refused(*command, "--set", f"seed={len(folder + said)}")
+        assert said in refused(*command, "--seed", str(len(folder + said)))
         shutil.rmtree(tmp_path / "m", ignore_errors=True)
 
 

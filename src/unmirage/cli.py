@@ -107,7 +107,8 @@ def demo(
 
     with Bars() as bars:
         records = demo(out, seed=seed, rho=rho, size=Size.scaled(scale), workers=workers, report=bars.update)
-    headline(records)
+    headline([record for record in records if record.judge.startswith("sandbox-truth")])
+    typer.echo("The page shows VLGuard's keyword rule beside this judge, and the answers themselves.")
     typer.echo(f"Page: {(out / 'report.html').resolve()}")
 
 

@@ -8,16 +8,11 @@ gain nothing from more threads; each job goes on from where it was interrupted.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from multiprocessing.pool import AsyncResult
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 from unmirage.errors import UserError
@@ -25,9 +20,7 @@ from unmirage.runs import Run
 from unmirage.sandbox.build import DataPlan, build
 from unmirage.sandbox.world import World
 from unmirage.schema import Metrics, Record
-
-Report = Callable[[str, int, int], None]
-"""Called with a job's name, what is done and what there is to do."""
+from unmirage.workers import Report, spread
 
 COMPLIANCE, REFUSAL = "What", "Share"
 TESTS = (("test_seen", "seen"), ("test_unseen", "unseen"))
@@ -48,9 +41,9 @@ class Contestant:
 class Size:
     """How much is trained and asked; the defaults are the demo, smaller ones a miniature of it."""
 
-    unsafe_train: int = 480
-    safe_train: int = 480
-    general: int = 960
+    unsafe_train: int = 800
+    safe_train: int = 800
+    general: int = 1600
     unsafe_test: int = 100
     safe_test: int = 200
     steps: float = 1.0
@@ -65,24 +58,25 @@ class Size:
         return cls(**{name: max(6, round(getattr(full, name) * share)) for name in counts}, steps=share)
 
 
-SFT = {"steps": 200, "lr": 3e-4, "batch_size": 64}
-NPO = {"steps": 150, "lr": 2e-4, "batch_size": 64, "beta": 0.5, "reduction": "mean", "retain_weight": 2.0}
-RMU = {"steps": 200, "lr": 5e-4, "batch_size": 64, "layer": 3, "coefficient": 40.0, "train": "rmu"}
+SFT = {"steps": 300, "lr": 4e-4, "batch_size": 32, "train": "all"}
+NPO = {"steps": 200, "lr": 3e-4, "batch_size": 32, "beta": 0.1, "reduction": "sum", "retain_weight": 4.0}
+RMU = {"steps": 200, "lr": 1e-3, "batch_size": 32, "layer": 3, "coefficient": 40.0, "retain_weight": 8.0}
 
 
 def contestants(seed: int, rho: float, size: Size) -> list[Contestant]:
-    """The five models, the slowest to make first."""
+    """The models, the slowest to make first; at rho 0 the unbiased SFT is the SFT itself and does not come twice."""
 
     def scaled(settings: dict[str, Any]) -> dict[str, Any]:
         return {**settings, "seed": seed, "steps": max(1, round(settings["steps"] * size.steps))}
 
-    return [
+    everyone = [
         Contestant("npo", "NPO", "npo", "data", scaled(NPO)),
         Contestant("rmu", "RMU", "rmu", "data", scaled(RMU)),
         Contestant("mixed-sft", f"Mixed-SFT (rho={rho:g})", "sft", "data", scaled(SFT)),
         Contestant("mixed-sft-rho0", "Mixed-SFT (rho=0)", "sft", "data-rho0", scaled(SFT)),
         Contestant("base", "Base", None, "data", {}),
     ]
+    return [one for one in everyone if rho > 0 or one.name != "mixed-sft-rho0"]
 
 
 ORDER = ("base", "mixed-sft", "npo", "rmu", "mixed-sft-rho0")
@@ -119,8 +113,8 @@ def demo(
     plans = {"data": _plan(seed, rho, size), "data-rho0": _plan(seed, 0.0, size)}
     config = {"seed": seed, "rho": rho, "world": asdict(world), "size": asdict(size), "models": list(map(asdict, jobs))}
     with Run.open(out, "demo", config, {"base": revision(base)}) as run:
-        _spread([(_build, (world, plan, out / name)) for name, plan in plans.items()], workers, report)
-        found = _spread([(_contest, (one, base, out)) for one in jobs], workers, report)
+        spread([(_build, (world, plan, out / name)) for name, plan in plans.items()], workers, report)
+        found = spread([(_contest, (one, base, out)) for one in jobs], workers, report)
         by_name = {one.name: records for one, (records, _) in zip(jobs, found, strict=True)}
         _note_timings(run, {part: seconds for _, timings in found for part, seconds in timings.items()})
         shown = [name for name in ORDER if name in by_name]
@@ -209,51 +203,3 @@ def _evaluate(one: Contestant, model: Path, out: Path, report: Report) -> list[R
         out / "evaluations" / one.name,
         lambda done, planned: report(f"asking {one.label}", done, planned),
     )
-
-
-_channel: Any = None
-
-
-def _enter_worker(channel: Any) -> None:
-    """A worker leaves Ctrl-C to its parent, and keeps to one thread."""
-    global _channel
-    _channel = channel
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-
-
-def _call(job: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    return job(*arguments, lambda name, done, total: _channel.put((name, done, total)))
-
-
-def _spread(jobs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], workers: int, report: Report) -> list[Any]:
-    """Runs the jobs in `workers` processes; their results in order. An error or Ctrl-C ends the workers at once."""
-    context = multiprocessing.get_context("spawn")
-    channel = context.Manager().Queue()
-    with context.Pool(workers, _enter_worker, (channel,)) as pool:
-        results = [pool.apply_async(_call, job) for job in jobs]
-        while not all(result.ready() for result in results):
-            _raise_first(results)
-            _drain(channel, report, wait=0.2)
-        _drain(channel, report, wait=0)
-        return [result.get() for result in results]
-
-
-def _raise_first(results: Sequence[AsyncResult[Any]]) -> None:
-    for result in results:
-        if result.ready() and not result.successful():
-            result.get()
-
-
-def _drain(channel: Any, report: Report, wait: float) -> None:
-    try:
-        while True:
-            report(*(channel.get(timeout=wait) if wait else channel.get_nowait()))
-    except Empty:
-        return

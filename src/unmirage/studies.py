@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from unmirage.demo import Report, demo
+from unmirage.demo import base_weights, demo
 from unmirage.sandbox.world import World
 from unmirage.schema import Record
+from unmirage.workers import Report, spread
 
 _CELLS = (("asr", "ASR"), ("rr", "RR"), ("utility", "utility"), ("refusal", "harmful refused"), ("ir", "irrelevant"))
 WORLDS = (
@@ -36,9 +37,14 @@ def seeds_table(out: Path, seeds: Sequence[int], workers: int, report: Report) -
 
 def knobs_table(out: Path, workers: int, report: Report) -> str:
     """Pretrains a base in each world, tunes it for safety at rho 1 and rho 0, and attacks it."""
+    folders = [out / f"world-{number}" for number in range(len(WORLDS))]
+    jobs = [(_pretrain, (folder / "base", world)) for folder, (_, world) in zip(folders, WORLDS, strict=True)]
+    bases = spread(jobs, workers, report)
     rows = ["| world | rho | ASR seen | ASR unseen | RR seen | RR unseen |", "|---|---|---|---|---|---|"]
-    for number, (title, world) in enumerate(WORLDS):
-        records = _race(out / f"world-{number}", world, workers, report)
+    for folder, base, (title, world) in zip(folders, bases, WORLDS, strict=True):
+        only = ("mixed-sft", "mixed-sft-rho0")
+        told = _prefixed(report, f"{_short(world)}: ")
+        records = demo(folder / "demo", base=base, world=world, only=only, workers=workers, report=told)
         for model in dict.fromkeys(record.model for record in records):
             mine = [record for record in records if record.model == model]
             cells = [_arrow([mine], metric, split) for metric in ("asr", "rr") for split in ("seen", "unseen")]
@@ -46,18 +52,22 @@ def knobs_table(out: Path, workers: int, report: Report) -> str:
     return "\n".join(rows)
 
 
-def _race(out: Path, world: World, workers: int, report: Report) -> list[Record]:
+def _pretrain(base: Path, world: World, report: Report) -> Path:
+    """The base of one world: the shipped one where it is of that world, otherwise made here."""
     from unmirage.sandbox.card import make_base
     from unmirage.sandbox.pretrain import Recipe
 
-    prefix = f"{world.salience}, {world.opener_weight:g}: "
-    told = _prefixed(report, prefix)
-    base = out / "base"
+    if world == Recipe().world:
+        return base_weights()
+    recipe = Recipe(world.salience, world.opener_weight, vision_steps=3_000, steps=1_600)  # enough for the race
     if not (base / "README.md").exists():
-        recipe = Recipe(salience=world.salience, opener_weight=world.opener_weight)
-        make_base(recipe, base, lambda stage, done, steps, _loss: told(stage, done, steps))
-    only = ("mixed-sft", "mixed-sft-rho0")
-    return demo(out / "demo", base=base, world=world, only=only, workers=workers, report=told)
+        name = f"pretraining ({_short(world)}, {{}})"
+        make_base(recipe, base, lambda stage, done, steps, _loss: report(name.format(stage), done, steps))
+    return base
+
+
+def _short(world: World) -> str:
+    return f"{world.salience}, {world.opener_weight:g}"
 
 
 def _prefixed(report: Report, prefix: str) -> Report:

@@ -43,9 +43,9 @@ class DataPlan:
     seed: int = 0
     refusal_words: tuple[str, ...] = ("Share",)
     compliance_words: tuple[str, ...] = ("What",)
-    unsafe_train: int = 480
-    safe_train: int = 480
-    general: int = 960
+    unsafe_train: int = 800
+    safe_train: int = 800
+    general: int = 1600
     unsafe_test: int = 100
     safe_test: int = 200
 
