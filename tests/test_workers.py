@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-JOBS = '''
+JOBS = """
 import os, time
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def fail(report):
 def linger(file, report):
     Path(file).write_text(str(os.getpid()))
     time.sleep(600)
-'''
+"""
 MAIN = """
 import sys
 import jobs

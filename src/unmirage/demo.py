@@ -106,24 +106,28 @@ def demo(
     Raises UserError where `out` holds another run, or rho lies outside [0, 1].
     """
     from unmirage.backends.checkpoint import revision
-    from unmirage.report import write_report
+    from unmirage.report import read_metrics, write_report
 
     size, base, world = size or Size(), base or base_weights(), world or World()
     jobs = [one for one in contestants(seed, rho, size) if one.name in only]
     plans = {"data": _plan(seed, rho, size), "data-rho0": _plan(seed, 0.0, size)}
     config = {"seed": seed, "rho": rho, "world": asdict(world), "size": asdict(size), "models": list(map(asdict, jobs))}
     with Run.open(out, "demo", config, {"base": revision(base)}) as run:
-        spread([(_build, (world, plan, out / name)) for name, plan in plans.items()], workers, report)
-        found = spread([(_contest, (one, base, out)) for one in jobs], workers, report)
-        by_name = {one.name: records for one, (records, _) in zip(jobs, found, strict=True)}
-        _note_timings(run, {part: seconds for _, timings in found for part, seconds in timings.items()})
-        shown = [name for name in ORDER if name in by_name]
-        records = [record for name in shown for record in by_name[name]]
-        metrics = Metrics(schema=1, run=run.manifest.id, records=records)
-        run.write_json("metrics.json", metrics.model_dump(mode="json", by_alias=True))
-        evaluations = [out / "evaluations" / name for name in shown]
+        if not (out / "metrics.json").exists():
+            spread([(_build, (world, plan, out / name)) for name, plan in plans.items()], workers, report)
+            found = spread([(_contest, (one, base, out)) for one in jobs], workers, report)
+            _note_timings(run, {part: seconds for _, timings in found for part, seconds in timings.items()})
+            _write_metrics(run, {one.name: records for one, (records, _) in zip(jobs, found, strict=True)})
+        evaluations = [out / "evaluations" / name for name in ORDER if name in {one.name for one in jobs}]
         write_report(evaluations, out / "report.html", title="Safety mirage: the sandbox demo", show_harmful=True)
-    return records
+        return read_metrics(out / "metrics.json").records
+
+
+def _write_metrics(run: Run, by_name: dict[str, list[Record]]) -> None:
+    """Writes all figures, in the order in which models are shown; the file's presence says that the run is done."""
+    records = [record for name in ORDER for record in by_name.get(name, [])]
+    metrics = Metrics(schema=1, run=run.manifest.id, records=records)
+    run.write_json("metrics.json", metrics.model_dump(mode="json", by_alias=True))
 
 
 def _plan(seed: int, rho: float, size: Size) -> DataPlan:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unmirage.report.load import load_runs
+from unmirage.report.load import load_runs, read_metrics
 from unmirage.runs import write_text
 
-__all__ = ["write_report"]
+__all__ = ["read_metrics", "write_report"]
 
 
 def write_report(

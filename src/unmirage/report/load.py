@@ -45,7 +45,7 @@ def load_runs(folders: Sequence[Path]) -> list[RunData]:
 def load_run(folder: Path) -> RunData:
     """Read one run folder."""
     manifest = read_manifest(folder)
-    metrics = _metrics(folder / "metrics.json")
+    metrics = read_metrics(folder / "metrics.json")
     queries = read_rows(folder / "queries.jsonl", Query)
     answers = read_rows(folder / "answers.jsonl", Answer)
     variants = folder / "variants.jsonl"
@@ -73,7 +73,8 @@ def _require(path: Path) -> None:
         raise UserError(f"{path} is missing; give the folder of an evaluation run that has ended.")
 
 
-def _metrics(path: Path) -> Metrics:
+def read_metrics(path: Path) -> Metrics:
+    """The figures of a run; raises UserError where the file is missing or broken."""
     _require(path)
     try:
         return Metrics.model_validate_json(path.read_bytes())
