@@ -58,7 +58,7 @@ class Size:
         return cls(**{name: max(6, round(getattr(full, name) * share)) for name in counts}, steps=share)
 
 
-SFT = {"steps": 300, "lr": 4e-4, "batch_size": 32, "train": "all"}
+SFT = {"steps": 400, "lr": 5e-4, "batch_size": 32, "train": "all"}
 NPO = {"steps": 200, "lr": 3e-4, "batch_size": 32, "beta": 0.1, "reduction": "sum", "retain_weight": 4.0}
 RMU = {"steps": 200, "lr": 1e-3, "batch_size": 32, "layer": 3, "coefficient": 40.0, "retain_weight": 8.0}
 
