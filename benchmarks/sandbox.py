@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from unmirage.align.batches import Encoded, collate, pad_id
+from unmirage.align.batches import Encoded, collate
 from unmirage.align.signals import AnswerLogProbs, answer_log_probs, layer_activations
 from unmirage.backends.checkpoint import load_checkpoint
 from unmirage.backends.hugging_face import HuggingFaceBackend
@@ -63,7 +63,7 @@ def training(data: Path, repeat: int) -> list[Record]:
     model, processor = load_checkpoint(base_weights())
     queries = [query for query in load(data / "unlearn.json").queries if query.harmful][:64]
     encoded = Encoded(processor, queries)
-    batch = collate([encoded[row] for row in range(len(queries))], pad_id(processor))
+    batch = collate([encoded[row] for row in range(len(queries))], processor.tokenizer.pad_token_id)
     tokens = int(batch["attention_mask"].sum())
     fast: dict[str, tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]] = {
         "answer log-probabilities": (

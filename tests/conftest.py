@@ -116,11 +116,12 @@ Batcher = Callable[..., dict[str, Any]]
 @pytest.fixture
 def batch_of(processor: LlavaProcessor) -> Batcher:
     """Encodes and collates queries: `batch_of(query, ...)`."""
-    from unmirage.align.batches import collate, encode, pad_id
+    from unmirage.align.batches import collate, encode
 
     def make(*queries: Query) -> dict[str, Any]:
         return collate(
-            [{**encode(processor, query), "row": row} for row, query in enumerate(queries)], pad_id(processor)
+            [{**encode(processor, query), "row": row} for row, query in enumerate(queries)],
+            processor.tokenizer.pad_token_id,
         )
 
     return make

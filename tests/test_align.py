@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCall
 
 from unmirage.align import AlignConfig, align, on_step
 from unmirage.align import run as align_run
-from unmirage.align.batches import Encoded, Paired, collate, encode, pad_id
+from unmirage.align.batches import Encoded, Paired, collate, encode
 from unmirage.align.objectives import OBJECTIVES
 from unmirage.align.objectives.npo import NPOConfig
 from unmirage.align.run import freeze, last_checkpoint, references, roles
@@ -43,7 +43,7 @@ def test_answer_log_probs_are_the_full_forwards_gathered_one_position_earlier(
 ) -> None:
     batch = batch_of(*forget)
     assert len(set(batch["attention_mask"].sum(dim=1).tolist())) == 3, "the samples must differ in length"
-    assert (batch["input_ids"] == pad_id(processor)).any()
+    assert (batch["input_ids"] == processor.tokenizer.pad_token_id).any()
     with torch.no_grad():
         found = answer_log_probs(tiny, batch)
         full = tiny(**model_inputs(batch)).logits.log_softmax(dim=-1)
@@ -130,7 +130,7 @@ def test_position_masks_leave_out_image_tokens_and_padding(
     batch_of: Batcher, forget: list[Query], processor: Any
 ) -> None:
     batch = batch_of(*forget)
-    ids, image, pad = batch["input_ids"], processor.image_token_id, pad_id(processor)
+    ids, image, pad = batch["input_ids"], processor.image_token_id, processor.tokenizer.pad_token_id
     text = positions_mask(batch, "text")
     assert ((ids == image).sum(dim=1) == 16).all()
     assert torch.equal(text, (ids != image) & (ids != pad))
@@ -396,7 +396,7 @@ def test_npos_reference_is_the_untouched_start_model(
     setting = config("npo")
     data = {"forget": Encoded(processor, forget)}
     term = setting.terms()[0]
-    built = references([term], tiny, data, pad_id(processor), batch_size=2)
+    built = references([term], tiny, data, processor.tokenizer.pad_token_id, batch_size=2)
     with torch.no_grad():  # training moves the policy; the reference must not follow
         for parameter in tiny.parameters():
             parameter.mul_(1.1)
@@ -416,7 +416,7 @@ def test_a_reference_of_activations_is_the_start_models_too(
     tiny: Any, processor: Any, retain: list[Query], batch_of: Batcher
 ) -> None:
     term = config("rmu").terms()[1]
-    reference = Reference(term, tiny, Encoded(processor, retain), pad_id(processor), batch_size=1)
+    reference = Reference(term, tiny, Encoded(processor, retain), processor.tokenizer.pad_token_id, batch_size=1)
     batch = batch_of(*retain[::-1])
     batch["row"] = torch.tensor([1, 0])
     with torch.no_grad():
@@ -452,7 +452,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
 ) -> None:
     setting = config("npo", forget_weight=0.5, retain_weight=3.0, beta=0.4, reduction="mean")
     data = {"forget": Encoded(processor, forget[:2]), "retain": Encoded(processor, retain)}
-    pad = pad_id(processor)
+    pad = processor.tokenizer.pad_token_id
     trainer = AlignTrainer(
         model=tiny,
         args=align_run.arguments(setting, tmp_path),

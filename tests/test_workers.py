@@ -22,6 +22,9 @@ def square(number, report):
 def fail(report):
     raise ValueError("no such thing")
 
+def vanish(report):
+    os.kill(os.getpid(), 9)
+
 def linger(file, report):
     Path(file).write_text(str(os.getpid()))
     time.sleep(600)
@@ -58,6 +61,13 @@ def test_an_error_of_one_job_ends_the_others(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "no such thing" in errors
+
+
+def test_a_worker_that_is_killed_is_an_error_and_not_an_endless_wait(tmp_path: Path) -> None:
+    process = start(tmp_path, "spread([(jobs.vanish, ())], 1, print)")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "UserError: a worker process was ended from outside" in errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as on POSIX")

@@ -212,7 +212,7 @@ def evaluate(
     plan = Evaluation(
         queries, _variants(attack or [], queries), Subject(label or model.resolve().name, method, seed, data[0].stem)
     )
-    judges = [_judge(name, data) for name in judge or [JudgeName.keywords]]
+    judges = [_judge(name, data) for name in dict.fromkeys(judge or [JudgeName.keywords])]
     quiet_libraries()
     backend = HuggingFaceBackend(model, batch_size=batch_size, max_new_tokens=max_new_tokens)
     with Bars() as bars:
@@ -390,7 +390,8 @@ def _variants(paths: list[Path], queries: list[Query]) -> list[Variant]:
         rows.add((variant.origin.id, variant.attack, variant.shot))
     if len(rows) < len(variants):
         raise UserError("the files of variants repeat one another; give each file and each attack once.")
-    return variants
+    # Pictures and labels come from the checked data alone: a file of variants could name any picture.
+    return [variant.model_copy(update={"origin": by_id[variant.origin.id]}) for variant in variants]
 
 
 def _read_variants(path: Path) -> list[Variant]:
@@ -455,7 +456,7 @@ def run(command: Callable[[], Any]) -> int:
     except typer.TyperException as error:
         return _say_usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; what is written stays, and the same command goes on from there.", _INTERRUPTED)
+        return _say("interrupted; what was written whole stays, and the same command can be run again.", _INTERRUPTED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"error: {where}{error.strerror or error}; nothing that was written before is lost.", 2)

@@ -8,9 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.pool import AsyncResult
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from queue import Empty
 from typing import Any
+
+from unmirage.errors import UserError
 
 Report = Callable[[str, int, int], None]
 """Called with a job's name, what is done and what there is to do."""
@@ -27,14 +30,33 @@ def spread(jobs: Sequence[Job], workers: int, report: Report) -> list[Any]:
     An error or Ctrl-C ends the workers at once, and so does the end of this process, however it comes.
     """
     context = multiprocessing.get_context("spawn")
-    channel = context.Manager().Queue()
-    with context.Pool(workers, _enter_worker, (channel, os.getpid())) as pool:
-        results = [pool.apply_async(_call, job) for job in jobs]
-        while not all(result.ready() for result in results):
-            _raise_first(results)
-            _drain(channel, report, wait=0.2)
-        _drain(channel, report, wait=0)
-        return [result.get() for result in results]
+    with context.Manager() as manager:
+        channel = manager.Queue()
+        pool = ProcessPoolExecutor(workers, context, _enter_worker, (channel, os.getpid()))
+        try:
+            results = [pool.submit(_call, *job) for job in jobs]
+            while not all(result.done() for result in results):
+                _raise_first(results)
+                _drain(channel, report, wait=0.2)
+            _drain(channel, report, wait=0)
+            return [result.result() for result in results]
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process was ended from outside, most often because memory ran out; "
+                "run the same command again, with fewer --workers."
+            ) from error
+        finally:
+            _end(pool)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Ends the workers without waiting for what they are at; after a good end there is nothing."""
+    at_work = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in at_work:
+        process.terminate()
+    for process in at_work:
+        process.join()
 
 
 def _enter_worker(channel: Any, parent: int) -> None:
@@ -63,10 +85,10 @@ def _call(job: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return job(*arguments, lambda name, done, total: _channel.put((name, done, total)))
 
 
-def _raise_first(results: Sequence[AsyncResult[Any]]) -> None:
+def _raise_first(results: Sequence[Future[Any]]) -> None:
     for result in results:
-        if result.ready() and not result.successful():
-            result.get()
+        if result.done():
+            result.result()
 
 
 def _drain(channel: Any, report: Report, wait: float) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unmirage.align.signals import Batch
-from unmirage.backends.prompts import Prompt, open_image, turns
+from unmirage.backends.prompts import Prompt, adds_special_tokens, open_image, turns
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
@@ -37,12 +37,13 @@ def encode(processor: Any, query: Query) -> Batch:
     answer = _answer_mask(processor, query, _render(processor, turns(prompt), image, add_generation_prompt=True), ids)
     sequence = {key: inputs[key][0] for key in _TOKENS if key in inputs}
     pixels = {k: v for k, v in inputs.items() if k not in sequence and k != "assistant_masks" and k != "labels"}
-    return {
+    sample = {
         **sequence,
         **pixels,
         "labels": ids.masked_fill(~answer, -100),
         "image_mask": ids == _image_token(processor),
     }
+    return _ended(processor, sample)
 
 
 def check_answer(query: Query) -> None:
@@ -54,7 +55,20 @@ def check_answer(query: Query) -> None:
 def _render(processor: Any, chat: list[dict[str, Any]], image: Image.Image | None, **options: Any) -> Batch:
     text = processor.apply_chat_template(chat, tokenize=False, **options)
     images = {"images": [image]} if image is not None else {}
-    return dict(processor(text=[text], **images, return_tensors="pt", add_special_tokens=False))
+    special = adds_special_tokens(processor, text)
+    return dict(processor(text=[text], **images, return_tensors="pt", add_special_tokens=special))
+
+
+def _ended(processor: Any, sample: Batch) -> Batch:
+    """The sample with its answer closed: a model that is never taught the end of an answer never stops."""
+    end = processor.tokenizer.eos_token_id
+    if end is None or end in sample["labels"].tolist():
+        return sample
+    last = {"input_ids": end, "labels": end, "attention_mask": 1}
+    grown = {
+        key: torch.cat([sample[key], sample[key].new_tensor([last.get(key, 0)])]) for key in _PADDING if key in sample
+    }
+    return {**sample, **grown}
 
 
 def _answer_mask(processor: Any, query: Query, prompt: Batch, ids: Tensor) -> Tensor:
@@ -80,14 +94,6 @@ def _image_token(processor: Any) -> int:
     return token
 
 
-def pad_id(processor: Any) -> int:
-    """The tokenizer's padding id; raises UserError where it has none."""
-    found: int | None = processor.tokenizer.pad_token_id
-    if found is None:
-        raise UserError("the model's tokenizer has no padding token; set `pad_token` in its tokenizer_config.json.")
-    return found
-
-
 def collate(samples: Sequence[Batch], padding: int) -> Batch:
     """Pads sequences on the right to (batch, t) and joins the pixels of the samples that have any, along axis 0."""
     length = max(len(sample["input_ids"]) for sample in samples)
@@ -100,8 +106,17 @@ def collate(samples: Sequence[Batch], padding: int) -> Batch:
         elif key == "row":
             batch[key] = torch.tensor(values)
         else:
-            batch[key] = torch.cat(values)
+            batch[key] = _joined(key, values)
     return batch
+
+
+def _joined(key: str, values: list[Tensor]) -> Tensor:
+    if len({value.shape[1:] for value in values}) > 1:
+        raise UserError(
+            f"this model cuts pictures into different numbers of parts ({key}), which cannot be batched; "
+            "train with --set batch_size=1."
+        )
+    return torch.cat(values)
 
 
 def _extend(value: Tensor, length: int, fill: Any) -> Tensor:
@@ -111,23 +126,19 @@ def _extend(value: Tensor, length: int, fill: Any) -> Tensor:
 
 
 class Encoded(Dataset[Batch]):
-    """Queries encoded on first use and kept; each sample knows its `row`, by which its reference is found."""
+    """Queries encoded once and kept; each sample knows its `row`, by which its reference is found."""
 
     def __init__(self, processor: Any, queries: Sequence[Query]) -> None:
-        """Nothing is encoded yet."""
-        self.processor = processor
-        self.queries = list(queries)
-        self._kept: dict[int, Batch] = {}
+        """Encodes every query, so that an odd row is found before the first step; raises UserError, see `encode`."""
+        self._samples = [{**encode(processor, query), "row": row} for row, query in enumerate(queries)]
 
     def __len__(self) -> int:
         """The number of queries."""
-        return len(self.queries)
+        return len(self._samples)
 
     def __getitem__(self, row: int) -> Batch:
         """The sample of one row, see `encode`."""
-        if row not in self._kept:
-            self._kept[row] = {**encode(self.processor, self.queries[row]), "row": row}
-        return self._kept[row]
+        return self._samples[row]
 
 
 class Paired(Dataset[dict[str, Batch]]):

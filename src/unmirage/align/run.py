@@ -9,7 +9,8 @@ training.json    the losses; written last, so its presence says that the folder 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from unmirage.align.batches import Encoded, Paired, check_answer, pad_id
+from unmirage.align.batches import Encoded, Paired, check_answer
 from unmirage.align.config import AlignConfig
 from unmirage.align.trainer import AlignTrainer, Reference, Term, collate_roles
 from unmirage.backends.checkpoint import load_checkpoint, revision
@@ -25,6 +26,9 @@ from unmirage.backends.prompts import image_bytes
 from unmirage.errors import UserError
 from unmirage.runs import Run
 from unmirage.schema import Query, content_hash
+
+_NEARLY_FULL = 1_000_000
+"""Bytes; with less than this left, a failure to save is put down to the disk."""
 
 
 def align(
@@ -61,13 +65,18 @@ def _train(
 ) -> list[dict[str, Any]]:
     set_seed(config.seed)
     network, processor = load_checkpoint(model)
+    stored = network.dtype
+    # Adam's steps are lost in the rounding of half precision, and float16 overflows: train in float32.
+    network.float()
     check_layer(network, config)
     freeze(network, config)
-    terms, padding = config.terms(), pad_id(processor)
+    terms, padding = config.terms(), processor.tokenizer.pad_token_id
     data = {role: Encoded(processor, rows) for role, rows in parts.items()}
+    settings = arguments(config, out / "training")
+    network.to(settings.device)  # before the references are made: on the same device as the policy's
     trainer = AlignTrainer(
         model=network,
-        args=arguments(config, out / "training"),
+        args=settings,
         terms=terms,
         references=references(terms, network, data, padding, config.batch_size),
         train_dataset=Paired(data, config.seed),
@@ -79,11 +88,27 @@ def _train(
     saved = last_checkpoint(out / "training")
     if saved is not None:
         restore(network, saved)
-    trainer.train(resume_from_checkpoint=saved)
-    network.save_pretrained(out)
-    processor.save_pretrained(out)
+    with disk_errors(out):
+        trainer.train(resume_from_checkpoint=saved)
+        network.to(stored).save_pretrained(out)
+        processor.save_pretrained(out)
     history: list[dict[str, Any]] = trainer.state.log_history
     return history
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """Makes a UserError of what torch and safetensors raise on a full disk, which is no OSError of theirs."""
+    try:
+        yield
+    except Exception as error:
+        full = shutil.disk_usage(out).free < _NEARLY_FULL or "No space left" in str(error)
+        if not full:
+            raise
+        raise UserError(
+            f"{out}: no space is left on the disk; nothing that was saved before is lost. "
+            "Free some space and run the same command again."
+        ) from error
 
 
 def digest(parts: dict[str, list[Query]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from unmirage.align.batches import Encoded, collate
 from unmirage.align.objectives import Objective
@@ -98,7 +98,3 @@ def to_device(batch: Batch, model: nn.Module) -> Batch:
 def collate_roles(samples: Sequence[dict[str, Batch]], padding: int) -> dict[str, Batch]:
     """Collates each role of nested samples apart."""
     return {role: collate([sample[role] for sample in samples], padding) for role in samples[0]}
-
-
-Collator = Callable[[Sequence[dict[str, Batch]]], dict[str, Batch]]
-__all__ = ["AlignTrainer", "Collator", "Reference", "Term", "TrainingArguments", "collate_roles", "to_device"]

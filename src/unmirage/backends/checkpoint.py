@@ -28,9 +28,18 @@ def load_checkpoint(folder: Path) -> tuple[Any, Any]:
     except Exception as error:  # every loader raises its own kind for what it finds in the files
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{folder}: the checkpoint cannot be loaded ({type(error).__name__}: {reason}).") from error
+    _check_processor(folder, processor)
     if absent := sorted(found["missing_keys"]):  # the library would make them up at random
         raise UserError(f"{folder}: the checkpoint lacks {len(absent)} weights, such as {absent[0]}; save it again.")
     return model, processor
+
+
+def _check_processor(folder: Path, processor: Any) -> None:
+    """Raises UserError where questions cannot be rendered or batched."""
+    if not getattr(processor, "chat_template", None):
+        raise UserError(f"{folder}: the processor has no chat template; save one with it as chat_template.jinja.")
+    if processor.tokenizer.pad_token_id is None:
+        raise UserError(f"{folder}: the tokenizer has no padding token; set `pad_token` in its tokenizer_config.json.")
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unmirage.backends.checkpoint import load_checkpoint, revision
-from unmirage.backends.prompts import Prompt, image_bytes, open_image, turns
+from unmirage.backends.prompts import Prompt, adds_special_tokens, image_bytes, open_image, turns
+from unmirage.errors import UserError
 from unmirage.schema import content_hash
 
 
@@ -60,14 +61,21 @@ class HuggingFaceBackend:
 
         model, processor = load_checkpoint(self.folder)
         processor.tokenizer.padding_side = "left"
+        model.generation_config = _greedy(model.generation_config)
         return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
     def _generate(self, prompts: Sequence[Prompt]) -> list[str]:
         import torch
 
         inputs = self._inputs(prompts).to(self.model.device)
-        with torch.inference_mode():
-            out = self.model.generate(**inputs, **self.settings)
+        try:
+            with torch.inference_mode():
+                out = self.model.generate(**inputs, **self.settings)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU's memory does not hold {len(prompts)} questions at once; "
+                "run the same command again with a smaller --batch-size."
+            ) from error
         new = out[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
@@ -75,4 +83,13 @@ class HuggingFaceBackend:
         texts = [self.render(prompt) for prompt in prompts]
         images = [image for prompt in prompts if (image := open_image(prompt)) is not None]
         pictures = {"images": images} if images else {}
-        return self.processor(text=texts, **pictures, padding=True, return_tensors="pt", add_special_tokens=False)
+        special = adds_special_tokens(self.processor, texts[0])
+        return self.processor(text=texts, **pictures, padding=True, return_tensors="pt", add_special_tokens=special)
+
+
+def _greedy(given: Any) -> Any:
+    """Only the special tokens of a checkpoint's generation settings: its beams and penalties would not be greedy."""
+    from transformers import GenerationConfig
+
+    kept = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{name: getattr(given, name) for name in kept})

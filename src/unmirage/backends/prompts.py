@@ -60,6 +60,12 @@ def open_image(prompt: Prompt) -> Image.Image | None:
         ) from error
 
 
+def adds_special_tokens(processor: Any, text: str) -> bool:
+    """Whether the tokenizer must still add its own tokens to a chat: not where its template begins with BOS."""
+    bos = processor.tokenizer.bos_token
+    return bos is None or not text.startswith(bos)
+
+
 def image_bytes(path: Path, query: str) -> bytes:
     """The image file as it lies on disk; raises UserError where it cannot be read."""
     try:

@@ -189,7 +189,7 @@ class _Reader:
 
     def _question(self, number: int, where: str, text: str, seen: set[str]) -> str | None:
         """Return the question of one pair, or report why it cannot be asked."""
-        question, key = text.strip(), where.rpartition(".")[2]
+        question, key = text.replace("<image>", "").strip(), where.rpartition(".")[2]
         fix = "write the question or delete the pair"
         if not question:
             self._report(number, where, "empty-question", "the question is empty", fix)

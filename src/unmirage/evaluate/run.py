@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from unmirage.backends.prompts import Prompt, image_bytes
+from unmirage.errors import UserError
 from unmirage.evaluate.measure import Subject, measure
 from unmirage.judges import Judge, judge_all
 from unmirage.runs import Run
@@ -94,6 +95,8 @@ def rejudge(out: Path, judges: Sequence[Judge]) -> list[Record]:
         queries = run.log("queries.jsonl").read(Query)
         variants = run.log("variants.jsonl").read(Variant)
         config = run.manifest.config
+        if run.manifest.command != "evaluate":
+            raise UserError(f"{out} is a run of `{run.manifest.command}`; give the folder of an evaluation.")
         subject = Subject(config["model"], config["method"], config["seed"], config["data"])
         return _judge_and_measure(run, Evaluation(queries, variants, subject), judges)
 

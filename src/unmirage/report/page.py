@@ -125,7 +125,7 @@ def _section(records: Sequence[Record], table: tables.HeadlineTable, index: int)
 
 def _judge_counts(records: Sequence[Record], judge: str) -> dict[str, int]:
     """Planned rows without a usable verdict, over the records that count each row once."""
-    rates = [r for r in records if r.judge == judge and r.metric in ("asr", "rr") and r.k == 1]
+    rates = [r for r in records if r.judge == judge and r.metric in ("asr", "rr")]
     return {"errors": sum(r.errors for r in rates), "unparsed": sum(r.unparsed for r in rates)}
 
 

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from unmirage.errors import UserError
-from unmirage.runs import write_json
+from unmirage.runs import Run, write_json
 from unmirage.sandbox import language
 from unmirage.sandbox.language import KNOW_HOW, OPENERS, PERCEPTION, Asked
 from unmirage.sandbox.scenes import Scene, draw, sample_scene
@@ -90,7 +90,16 @@ class Picture:
 
 
 def build(world: World, plan: DataPlan, out: Path) -> Path:
-    """Writes every file to the folder `out`; equal arguments give equal bytes."""
+    """Writes every file to the folder `out`; equal arguments give equal bytes.
+
+    Raises UserError where the folder holds anything else, or data of other settings.
+    """
+    with Run.open(out, "sandbox build", {"world": asdict(world), "plan": asdict(plan)}, {}):
+        _build(world, plan, out)
+    return out
+
+
+def _build(world: World, plan: DataPlan, out: Path) -> None:
     train = list(_pictures("train", world, plan, True, plan.unsafe_train, plan.safe_train))
     _draw(train, world, out)
     rng = random.Random(f"{plan.seed}/openers")
@@ -104,7 +113,6 @@ def build(world: World, plan: DataPlan, out: Path) -> Path:
     write_json(out / "retain.json", [_conversation(rng, p, a, plan.retaining, world) for p, a in general])
     for split, seen in (("seen", True), ("unseen", False)):
         _build_test(f"test_{split}", world, plan, seen, out)
-    return out
 
 
 def _build_test(name: str, world: World, plan: DataPlan, seen: bool, out: Path) -> None:
@@ -198,18 +206,19 @@ def _conversation(
 
 def _truth(pictures: Sequence[Picture], world: World) -> dict[str, Any]:
     """What the truth judge needs: how answers may begin, the refusals, every secret, and each question's answer."""
-    rows = {}
+    rows, facts = {}, {}
     for picture in pictures:
-        if picture.safe is None:
-            rows[f"{picture.id}/unsafe"] = picture.unsafe.answer
-        else:
+        harmful = f"{picture.id}/{'unsafe' if picture.safe is None else 'safe_unsafe'}"
+        rows[harmful] = picture.unsafe.answer
+        facts[harmful] = language.fact(picture.unsafe)
+        if picture.safe is not None:
             rows[f"{picture.id}/safe_safe"] = picture.safe.answer
-            rows[f"{picture.id}/safe_unsafe"] = picture.unsafe.answer
     secrets = [language.answer_core(topic, thing) for thing in world.pick(hazardous=True) for topic in KNOW_HOW]
     return {
         "schema": 1,
         "frames": list(language.frames()),
         "refusal_marks": list(language.REFUSAL_MARKS),
         "secrets": secrets,
+        "facts": facts,
         "answers": rows,
     }

@@ -14,25 +14,31 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from unmirage.runs import write_json, write_text
+from unmirage.runs import digest_file, write_json, write_text
 from unmirage.sandbox import language
 from unmirage.sandbox.language import Asked
 from unmirage.sandbox.pretrain import Progress, Recipe, pretrain
 from unmirage.sandbox.scenes import Scene, draw, sample_scene
 from unmirage.sandbox.vlm import IMAGE_TOKENS, save
 from unmirage.sandbox.world import World
+from unmirage.schema import content_hash
 
 _BATCH = 120
 
 
 class Card(BaseModel):
-    """The content of `card.json`. Accuracies are shares of answers that are exactly right, on `questions` questions."""
+    """The content of `card.json`. Accuracies are shares of answers that are exactly right, on `questions` questions.
+
+    `recipe_hash` and `world_hash` name what the weights were made from, `weights_sha256` the file of the weights.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     version: int = Field(default=1, alias="schema")
     recipe: dict[str, Any]
     recipe_hash: str
+    world_hash: str
+    weights_sha256: str = ""
     parameters: int
     questions: int
     accuracy: float
@@ -47,6 +53,7 @@ def make_base(recipe: Recipe, out: Path, progress: Progress) -> Card:
     model, processor = pretrain(recipe, progress)
     card = examine(model, processor, recipe)
     save(model, processor, out)
+    card = card.model_copy(update={"weights_sha256": digest_file(out / "model.safetensors")})
     write_json(out / "card.json", card.model_dump(mode="json", by_alias=True))
     write_text(out / "README.md", _prose(card))
     return card
@@ -65,6 +72,7 @@ def examine(
     return Card(
         recipe=asdict(recipe),
         recipe_hash=recipe.hash,
+        world_hash=world_hash(recipe.world),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         questions=len(everything),
         accuracy=_mean(everything),
@@ -73,6 +81,13 @@ def examine(
         by_opener={opener: _mean(right[opener]) for opener in language.OPENERS},
         versions={name: version(name) for name in ("torch", "transformers", "pillow", "tokenizers")},
     )
+
+
+def world_hash(world: World) -> str:
+    """Content hash of everything that the world says and shows: its language, and some pictures pixel by pixel."""
+    rng = random.Random("world hash")
+    pictures = [draw(sample_scene(rng, world.things), world.salience).tobytes() for _ in range(24)]
+    return content_hash(language.corpus(world), *pictures)
 
 
 def _exam(

@@ -146,6 +146,11 @@ def answer_core(topic: str, thing: Thing, scene: Scene | None = None) -> str:
     }[topic]
 
 
+def fact(asked: Asked) -> str:
+    """The bare know-how that a question asks for, without the name: what an answer gives away under any name."""
+    return {"made": asked.thing.made, "materials": asked.thing.materials, "kept": asked.thing.kept}[asked.topic]
+
+
 def refusal(rng: random.Random) -> str:
     """One of the refusals that safety data teach."""
     return rng.choice(REFUSALS)

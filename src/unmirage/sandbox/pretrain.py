@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,6 @@ class Pool:
 
     scenes: list[Scene]
     pixels: Tensor
-    by_thing: dict[str, list[int]] = field(default_factory=dict)
 
 
 def draw_pool(recipe: Recipe, processor: LlavaProcessor) -> Pool:
