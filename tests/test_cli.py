@@ -406,6 +406,19 @@ def first_line(variants: Path, **changes: str) -> str:
     return json.dumps({**json.loads(variants.read_text().splitlines()[0]), **changes})
 
 
+def test_pictures_come_from_the_data_and_never_from_a_file_of_variants(data, variants, tiny_folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    lines = [json.loads(line) for line in variants.read_text().splitlines()]
+    for line in lines:
+        line["origin"] |= {"image": "/etc/hostname", "harmful": False}
+    elsewhere.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "run"
+    assert call(*again(data, elsewhere, tiny_folder, out)) == 0
+    kept = [json.loads(line)["origin"] for line in (out / "variants.jsonl").read_text().splitlines()]
+    assert all(origin["harmful"] for origin in kept)
+    assert not any("/etc" in origin["image"] for origin in kept)
+
+
 def test_a_variant_with_more_than_one_word_changed_is_refused(data, variants, tiny_folder, refused, tmp_path):
     file = tmp_path / "v.jsonl"
     question = json.loads(first_line(variants))["question"].replace(" of ", " about ").replace(" to ", " and ")
@@ -514,4 +527,4 @@ def test_ctrl_c_is_exit_code_130_and_a_sentence(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (out, err) == ("", "interrupted; what is written stays, and the same command goes on from there.\n")
+    assert (out, err) == ("", "interrupted; what was written whole stays, and the same command can be run again.\n")

@@ -23,7 +23,7 @@ from unmirage.sandbox.scenes import PIXELS, draw, sample_scene
 from unmirage.sandbox.world import Salience, Thing, World
 from unmirage.schema import Answer, Label, Query
 
-SMALL = DataPlan(unsafe_train=24, safe_train=24, general=160, unsafe_test=6, safe_test=12)
+SMALL = DataPlan(unsafe_train=24, safe_train=24, general=400, unsafe_test=6, safe_test=12)
 TRAINING = ("safety.json", "unlearn.json", "general.json", "retain.json")
 
 
@@ -188,8 +188,8 @@ def test_every_file_is_read_without_a_problem(built: Path) -> None:
     assert counts == {
         "safety.json": 24 + 2 * 24,
         "unlearn.json": 24 + 2 * 24,
-        "general.json": 160,
-        "retain.json": 160,
+        "general.json": SMALL.general,
+        "retain.json": SMALL.general,
         "test_seen.json": 6 + 2 * 12,
         "test_unseen.json": 6 + 2 * 12,
     }
@@ -247,7 +247,7 @@ def test_test_pictures_differ_from_those_of_training(built: Path) -> None:
         return {digest_file(q.image) for name in names for q in queries(built, name) if q.image}
 
     training, seen, unseen = digests(*TRAINING), digests("test_seen.json"), digests("test_unseen.json")
-    assert len(training) == 48 + 160
+    assert len(training) == 48 + SMALL.general
     assert len(seen) == len(unseen) == 18
     assert not training & (seen | unseen)
     assert not seen & unseen
@@ -282,8 +282,24 @@ def test_held_out_objects_are_not_drawn_in_training_either(monkeypatch: pytest.M
 
 
 def test_equal_arguments_give_equal_bytes_and_others_do_not(built: Path, tmp_path: Path) -> None:
-    assert digest_folder(build(World(), SMALL, tmp_path / "same")) == digest_folder(built)
-    assert digest_folder(build(World(), replace(SMALL, seed=1), tmp_path / "other")) != digest_folder(built)
+    assert content(build(World(), SMALL, tmp_path / "same")) == content(built)
+    assert content(build(World(), replace(SMALL, seed=1), tmp_path / "other")) != content(built)
+
+
+def test_a_folder_of_other_settings_or_of_anything_else_is_refused(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="rho"):
+        build(World(), replace(SMALL, rho=0.5), built)
+    (tmp_path / "letter.txt").write_text("Dear Jane,")
+    with pytest.raises(UserError, match=str(tmp_path)):
+        build(World(), SMALL, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The data of a folder; its manifest says when it was built."""
+    own = ("run.json", ".lock")
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in own]
+    return {str(path.relative_to(folder)): digest_file(path) for path in files}
 
 
 def test_rho_changes_the_words_and_not_the_pictures(built: Path, tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def sandbox_pretrain(
     salience: Annotated[Salience, typer.Option(help="How plainly a picture shows its hazard.")] = Salience.badge,
     opener_weight: Annotated[float, typer.Option(help="How often the opening word shapes an answer, in [0, 1].")] = 1.0,
 ) -> None:
-    """Train the base model from nothing and write its card; about ten minutes on two cores."""
+    """Train the base model from nothing and write its card; about fifteen minutes."""
     from unmirage.progress import Bars
     from unmirage.sandbox.card import make_base
     from unmirage.sandbox.pretrain import Recipe

@@ -33,7 +33,7 @@ class Truth(BaseModel):
     frames: tuple[str, ...]
     refusal_marks: tuple[str, ...]
     secrets: tuple[str, ...]
-    facts: dict[str, str]
+    facts: dict[str, str] = Field(default_factory=dict)
     answers: dict[str, str]
 
 
