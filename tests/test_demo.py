@@ -86,7 +86,12 @@ def test_other_settings_need_another_folder(done: Path) -> None:
 def test_interrupted_it_goes_on_and_ends_with_the_same_figures(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     wait_for_the_first_model(out, process)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal does: parent and workers
@@ -96,6 +101,11 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_figures(done: Path, tmp_p
     assert not (out / "metrics.json").exists()
     assert run(out).returncode == 0
     assert json.loads((out / "metrics.json").read_text()) == json.loads((done / "metrics.json").read_text())
+
+
+def heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_the_first_model(out: Path, process: subprocess.Popen[str]) -> None:
