@@ -116,7 +116,8 @@ Batcher = Callable[..., dict[str, Any]]
 @pytest.fixture
 def batch_of(processor: LlavaProcessor) -> Batcher:
     """Encodes and collates queries: `batch_of(query, ...)`."""
-    from unmirage.align.batches import collate, encode
+    from unmirage.align.batches import collate
+    from unmirage.align.encode import encode
 
     def make(*queries: Query) -> dict[str, Any]:
         return collate(

@@ -15,14 +15,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 
-from unmirage.align import AlignConfig, align, on_step
+from unmirage.align import AlignConfig, align, caching, on_step
 from unmirage.align import run as align_run
-from unmirage.align.batches import Encoded, Paired, collate, encode
+from unmirage.align.batches import Encoded, Paired, collate, collate_roles
+from unmirage.align.caching import Keys, references_for
+from unmirage.align.data import rows_of
+from unmirage.align.encode import encode
 from unmirage.align.objectives import OBJECTIVES
 from unmirage.align.objectives.npo import NPOConfig
-from unmirage.align.run import freeze, last_checkpoint, references, roles
-from unmirage.align.signals import answer_log_probs, layer_activations, positions_mask, truncated
-from unmirage.align.trainer import AlignTrainer, Reference, Term, collate_roles
+from unmirage.align.parts import prepare
+from unmirage.align.references import Asking, Reference, stored
+from unmirage.align.saving import last_checkpoint
+from unmirage.align.signals import (
+    AnswerLogProbs,
+    Switches,
+    answer_log_probs,
+    layer_activations,
+    positions_mask,
+    read,
+    truncated,
+)
+from unmirage.align.terms import Term, terms_of
+from unmirage.align.trainer import AlignTrainer
 from unmirage.backends.checkpoint import load_checkpoint, revision
 from unmirage.errors import UserError
 from unmirage.schema import Query
@@ -75,7 +89,7 @@ def test_truncated_activations_and_gradients_equal_the_full_forwards(
     tiny: Any, batch_of: Batcher, forget: list[Query], layer: int
 ) -> None:
     batch = batch_of(*forget)
-    short = layer_activations(tiny, batch, layer, "all").values
+    short = layer_activations(tiny, batch, layer, "all").values[:, 0]
     short.pow(2).mean().backward()  # type: ignore[no-untyped-call]
     truncated_grads = {name: p.grad.clone() for name, p in tiny.named_parameters() if p.grad is not None}
     tiny.zero_grad()
@@ -312,7 +326,9 @@ UNUSED = {"model.vision_tower.post_layernorm.weight", "model.vision_tower.post_l
 
 
 def config(method: str, **settings: Any) -> AlignConfig:
-    usual = {"steps": 1, "lr": 1e-2, "batch_size": 2, "warmup": 0.0, "save_steps": 100, "layer": 3, "coefficient": 5.0}
+    usual: dict[str, Any] = {"steps": 1, "lr": 1e-2, "batch_size": 2, "warmup": 0.0, "save_steps": 100}
+    usual |= {"layer": 3, "coefficient": 5.0} if method == "rmu" else {}
+    usual |= {"trained_layers": (1, 2, 3)} if settings.get("train") == "layers" and method != "rmu" else {}
     return AlignConfig(**{"method": method, **usual, **settings})
 
 
@@ -337,7 +353,7 @@ def expected_names(names: set[str], method: str, train: str) -> set[str]:
     projector = {name for name in names if "multi_modal_projector" in name}
     embeddings = {name for name in names if "embed_tokens" in name}
     below = language_layers(names, 0, 1, 2, 3)
-    if train == "rmu":
+    if train == "layers":
         # `rmu` reads layer 3 only; the other losses read the end, through the three layers that may change.
         return language_layers(names, 1, 2, 3)
     unused = {name for name in vision if "post_layernorm" in name}
@@ -347,8 +363,8 @@ def expected_names(names: set[str], method: str, train: str) -> set[str]:
     return tower | (names - vision)
 
 
-@pytest.mark.parametrize("train", ["decoder", "all", "rmu"])
-@pytest.mark.parametrize("method", ["sft", "npo", "rmu"])
+@pytest.mark.parametrize("train", ["decoder", "all", "layers"])
+@pytest.mark.parametrize("method", ["mixed-sft", "npo", "rmu"])
 def test_one_step_changes_exactly_the_parameters_that_it_should(
     tiny_folder: Path, forget: list[Query], retain: list[Query], tmp_path: Path, method: str, train: str
 ) -> None:
@@ -366,23 +382,27 @@ def test_one_step_changes_exactly_the_parameters_that_it_should(
 
 @pytest.mark.parametrize(
     ("train", "frozen"),
-    [("decoder", ["vision_tower"]), ("all", []), ("rmu", ["vision_tower", "projector", "embed_tokens", "norm.weight"])],
+    [
+        ("decoder", ["vision_tower"]),
+        ("all", []),
+        ("layers", ["vision_tower", "projector", "embed_tokens", "norm.weight"]),
+    ],
 )
 def test_what_is_outside_gets_no_gradient(
     tiny: Any, batch_of: Batcher, forget: list[Query], train: str, frozen: list[str]
 ) -> None:
-    freeze(tiny, config("rmu", train=train))
+    prepare(tiny, config("npo", train=train))
     answer_log_probs(tiny, batch_of(*forget)).values.sum().backward()  # type: ignore[no-untyped-call]
     with_grad = {name for name, p in tiny.named_parameters() if p.grad is not None}
     assert with_grad == {name for name, p in tiny.named_parameters() if p.requires_grad} - UNUSED
-    if train == "rmu":
+    if train == "layers":
         assert with_grad == language_layers({name for name, _ in tiny.named_parameters()}, 1, 2, 3)
     assert not any(part in name for part in frozen[:1] for name in with_grad)
     assert any("language_model.layers.3" in name for name in with_grad)
 
 
 def test_the_first_layers_are_trained_where_the_chosen_one_is_low(tiny: Any) -> None:
-    freeze(tiny, config("rmu", train="rmu", layer=1))
+    prepare(tiny, config("rmu", train="layers", layer=1))
     names = {name for name, p in tiny.named_parameters() if p.requires_grad}
     assert names == language_layers({name for name, _ in tiny.named_parameters()}, 0, 1)
 
@@ -390,13 +410,15 @@ def test_the_first_layers_are_trained_where_the_chosen_one_is_low(tiny: Any) -> 
 # --- references -------------------------------------------------------------------------------
 
 
+def asking(model: Any, processor: Any, batch_size: int = 2) -> Asking:
+    return Asking(model, processor.tokenizer.pad_token_id, batch_size, Switches())
+
+
 def test_npos_reference_is_the_untouched_start_model(
-    tiny: Any, processor: Any, forget: list[Query], batch_of: Batcher, tiny_folder: Path
+    tiny: Any, processor: Any, forget: list[Query], batch_of: Batcher, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    setting = config("npo")
-    data = {"forget": Encoded(processor, forget)}
-    term = setting.terms()[0]
-    built = references([term], tiny, data, processor.tokenizer.pad_token_id, batch_size=2)
+    term = terms_of(config("npo"))[0]
+    built = stored([term], Encoded(processor, forget), asking(tiny, processor), tmp_path, "key")
     with torch.no_grad():  # training moves the policy; the reference must not follow
         for parameter in tiny.parameters():
             parameter.mul_(1.1)
@@ -405,7 +427,8 @@ def test_npos_reference_is_the_untouched_start_model(
     batch["row"] = torch.tensor([2, 1, 0])  # another order and another padding than the reference was made with
     with torch.no_grad():
         policy, untouched = answer_log_probs(tiny, batch), answer_log_probs(start.eval(), batch)
-        found = built[0].of(batch["row"], policy)
+        found = built.outputs(tiny, batch)(term)
+    assert isinstance(found, AnswerLogProbs)
     assert torch.allclose(found.values[policy.mask], untouched.values[policy.mask], atol=1e-4)
     assert not torch.allclose(policy.values, untouched.values, atol=1e-1)
     loss = OBJECTIVES["npo"].function(untouched, found, NPOConfig(beta=0.1))
@@ -413,19 +436,19 @@ def test_npos_reference_is_the_untouched_start_model(
 
 
 def test_a_reference_of_activations_is_the_start_models_too(
-    tiny: Any, processor: Any, retain: list[Query], batch_of: Batcher
+    tiny: Any, processor: Any, retain: list[Query], batch_of: Batcher, tmp_path: Path
 ) -> None:
-    term = config("rmu").terms()[1]
-    reference = Reference(term, tiny, Encoded(processor, retain), processor.tokenizer.pad_token_id, batch_size=1)
+    term = terms_of(config("rmu"))[1]
+    reference = stored([term], Encoded(processor, retain), asking(tiny, processor, 1), tmp_path, "key")
     batch = batch_of(*retain[::-1])
     batch["row"] = torch.tensor([1, 0])
     with torch.no_grad():
-        policy = term.signal(tiny, batch)
-    loss = term.objective.function(policy, reference.of(batch["row"], policy), term.config)
+        policy = term.signal(read(tiny, batch, term.wanted))
+    loss = term.objective.function(policy, reference.outputs(tiny, batch)(term), term.config)
     assert loss.tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
-@pytest.mark.parametrize(("method", "built"), [("sft", []), ("npo", ["forget"]), ("rmu", ["retain"])])
+@pytest.mark.parametrize(("method", "built"), [("mixed-sft", []), ("npo", ["forget"]), ("rmu", ["retain"])])
 def test_a_reference_is_built_only_where_one_is_needed(
     tiny_folder: Path,
     forget: list[Query],
@@ -437,12 +460,11 @@ def test_a_reference_is_built_only_where_one_is_needed(
 ) -> None:
     made: list[str] = []
 
-    class Counted(Reference):
-        def __init__(self, term: Term, *args: Any) -> None:
-            made.append(term.role)
-            super().__init__(term, *args)
+    def counted(terms: Sequence[Term], *args: Any) -> Reference:
+        made.extend(term.role for term in terms)
+        return stored(terms, *args)
 
-    monkeypatch.setattr(align_run, "Reference", Counted)
+    monkeypatch.setattr(caching, "stored", counted)
     align(tiny_folder, [*forget, *retain], config(method), tmp_path / "out")
     assert made == built
 
@@ -453,11 +475,13 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
     setting = config("npo", forget_weight=0.5, retain_weight=3.0, beta=0.4, reduction="mean")
     data = {"forget": Encoded(processor, forget[:2]), "retain": Encoded(processor, retain)}
     pad = processor.tokenizer.pad_token_id
+    ask = asking(tiny, processor)
     trainer = AlignTrainer(
         model=tiny,
         args=align_run.arguments(setting, tmp_path),
-        terms=setting.terms(),
-        references=references(setting.terms(), tiny, data, pad, 2),
+        terms=terms_of(setting),
+        references=references_for(terms_of(setting), data, ask, Keys(tmp_path, "start"), setting),
+        ids={role: [query.id for query in part.queries] for role, part in data.items()},
     )
     batch = collate_roles([{role: part[i] for role, part in data.items()} for i in range(2)], pad)
     with torch.no_grad():
@@ -492,7 +516,7 @@ class StopAt(TrainerCallback):  # type: ignore[misc]
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("method", "train"), [("rmu", "rmu"), ("npo", "decoder")])
+@pytest.mark.parametrize(("method", "train"), [("rmu", "layers"), ("npo", "decoder")])
 def test_learning_goes_on_in_later_epochs_where_retain_is_shorter(
     tiny_folder: Path, forget: list[Query], retain: list[Query], tmp_path: Path, method: str, train: str
 ) -> None:
@@ -504,7 +528,7 @@ def test_learning_goes_on_in_later_epochs_where_retain_is_shorter(
     assert all(move > 1e-6 for move in moves)
 
 
-@pytest.mark.parametrize(("method", "train"), [("npo", "decoder"), ("rmu", "rmu"), ("sft", "all")])
+@pytest.mark.parametrize(("method", "train"), [("npo", "decoder"), ("rmu", "layers"), ("mixed-sft", "all")])
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny_folder: Path, forget: list[Query], retain: list[Query], tmp_path: Path, method: str, train: str
 ) -> None:
@@ -558,23 +582,23 @@ def test_the_result_loads_with_the_auto_classes_and_says_how_it_was_made(
 def test_a_run_that_is_done_is_left_as_it_is(
     tiny_folder: Path, retain: list[Query], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = align(tiny_folder, retain, config("sft"), tmp_path / "out")
+    out = align(tiny_folder, retain, config("mixed-sft"), tmp_path / "out")
     stamp = (out / "model.safetensors").stat().st_mtime_ns
     monkeypatch.setattr(align_run, "_train", lambda *_: pytest.fail("trained again"))
-    assert align(tiny_folder, retain, config("sft"), out) == out
+    assert align(tiny_folder, retain, config("mixed-sft"), out) == out
     assert (out / "model.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_another_configuration_or_other_data_in_the_same_folder_are_refused(
     tiny_folder: Path, retain: list[Query], tmp_path: Path
 ) -> None:
-    out = align(tiny_folder, retain, config("sft"), tmp_path / "out")
+    out = align(tiny_folder, retain, config("mixed-sft"), tmp_path / "out")
     with pytest.raises(UserError, match=r"lr is 0\.01 there and 0\.02 here"):
-        align(tiny_folder, retain, config("sft", lr=0.02), out)
+        align(tiny_folder, retain, config("mixed-sft", lr=0.02), out)
     with pytest.raises(UserError, match=r"inputs\.data"):
-        align(tiny_folder, retain[:1], config("sft"), out)
+        align(tiny_folder, retain[:1], config("mixed-sft"), out)
     with pytest.raises(UserError, match=r"inputs\.model"):
-        align(out, retain, config("sft"), out)
+        align(out, retain, config("mixed-sft"), out)
 
 
 def test_sft_trains_on_everything_and_unlearning_splits_by_harm(forget: list[Query], retain: list[Query]) -> None:
@@ -582,9 +606,12 @@ def test_sft_trains_on_everything_and_unlearning_splits_by_harm(forget: list[Que
     queries = [forget[0], retain[0], forget[1]]
 
     def ids(method: str) -> dict[str, list[str]]:
-        return {role: [q.id for q in rows] for role, rows in roles(queries, general, config(method)).items()}
+        return {
+            role: [q.id for q in rows]
+            for role, rows in rows_of(config(method), queries, general, [], lambda _rows: []).items()
+        }
 
-    assert ids("sft") == {"train": ["f0", "r0", "f1", "r1"]}
+    assert ids("mixed-sft") == {"learn": ["f0", "r0", "f1", "r1"]}
     assert ids("npo") == ids("rmu") == {"forget": ["f0", "f1"], "retain": ["r0", "r1"]}
 
 
@@ -600,7 +627,7 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(
     out = tmp_path / "out"
     assert "forget set is empty" in refusal_of(tiny_folder, retain, config("npo"), out)
     assert "retain set is empty" in refusal_of(tiny_folder, forget, config("rmu"), out)
-    assert "train set is empty" in refusal_of(tiny_folder, [], config("sft"), out)
+    assert "learn set is empty" in refusal_of(tiny_folder, [], config("mixed-sft"), out)
     silent = retain[0].model_copy(update={"reference": None})
     assert "'r0' has no answer" in refusal_of(tiny_folder, [*forget, silent], config("npo"), out)
     lost = retain[0].model_copy(update={"image": tmp_path / "lost.png"})
@@ -615,16 +642,16 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tiny_folder: Path, retain: li
     bare = tmp_path / "bare"
     shutil.copytree(tiny_folder, bare)
     (bare / "processor_config.json").unlink()
-    message = refusal_of(bare, retain, config("sft"), tmp_path / "out")
+    message = refusal_of(bare, retain, config("mixed-sft"), tmp_path / "out")
     assert "processor_config.json" in message
     assert str(bare) in message
-    assert "nowhere does not exist" in refusal_of(tmp_path / "nowhere", retain, config("sft"), tmp_path / "out2")
+    assert "nowhere does not exist" in refusal_of(tmp_path / "nowhere", retain, config("mixed-sft"), tmp_path / "out2")
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"method": "dpo"}, {"lr": 0}, {"steps": 0}, {"warmup": 1}, {"beta": 0}, {"layer": -1}, {"learning_rate": 1e-3}],
+    [{"method": "none"}, {"lr": 0}, {"steps": 0}, {"warmup": 1}, {"beta": 0}, {"layer": -1}, {"learning_rate": 1e-3}],
 )
 def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        AlignConfig(**{"method": "sft", **wrong})
+    with pytest.raises((ValueError, UserError), match=next(iter(wrong))):
+        AlignConfig(**{"method": "mixed-sft", **wrong})

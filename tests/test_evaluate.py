@@ -27,7 +27,7 @@ VARIANTS = [
     *substitute_first_word(QUERIES, ["What"], "bypass").variants,
     *substitute_first_word(QUERIES, ["Share"], "over-refusal").variants,
 ]
-SUBJECT = Subject("tiny", "sft", 0, "toy")
+SUBJECT = Subject("tiny", "mixed-sft", 0, "toy")
 PLAN = Evaluation(QUERIES, VARIANTS, SUBJECT)
 JUDGE = TruthJudge(
     Truth.model_validate(
@@ -178,7 +178,7 @@ def test_other_weights_another_plan_or_another_subject_need_another_folder(tmp_p
     with pytest.raises(UserError, match=r"inputs\.plan"):
         ask(tmp_path / "run", FakeBackend(), Evaluation(QUERIES[:3], [], SUBJECT))
     with pytest.raises(UserError, match=r"config\.seed"):
-        ask(tmp_path / "run", FakeBackend(), Evaluation(QUERIES, VARIANTS, Subject("tiny", "sft", 1, "toy")))
+        ask(tmp_path / "run", FakeBackend(), Evaluation(QUERIES, VARIANTS, Subject("tiny", "mixed-sft", 1, "toy")))
     assert (tmp_path / "run" / "queries.jsonl").read_bytes() == before
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoProcessor, PreTrainedModel
+from transformers import AutoProcessor, PreTrainedModel, TrainerCallback
 
 from unmirage.align import AlignConfig, align
-from unmirage.align.batches import collate, encode
+from unmirage.align.batches import collate
+from unmirage.align.encode import encode
 from unmirage.backends.checkpoint import load_checkpoint
 from unmirage.backends.hugging_face import HuggingFaceBackend
 from unmirage.backends.prompts import Prompt, adds_special_tokens
@@ -64,24 +65,28 @@ def test_the_tokenizer_adds_its_own_tokens_only_where_the_template_has_none(tiny
     assert adds_special_tokens(processor, "USER: What is it")
 
 
+class Dtypes(TrainerCallback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.found: set[torch.dtype] = set()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.found = {parameter.dtype for parameter in model.parameters()}
+
+
 def test_half_precision_is_trained_in_full_and_stored_as_it_was(
     copy: Path, forget: list[Query], retain: list[Query], tmp_path: Path
 ) -> None:
     model, _ = load_checkpoint(copy)
     model.half().save_pretrained(copy)
-    seen: list[torch.dtype] = []
-    config = AlignConfig(method="sft", steps=1, batch_size=2)
-    original = PreTrainedModel.float
-
-    def noted(self: Any) -> Any:
-        out = original(self)
-        seen.append(self.dtype)
-        return out
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PreTrainedModel, "float", noted)
-        out = align(copy, [*forget, *retain], config, tmp_path / "out")
-    assert seen == [torch.float32]
+    seen = Dtypes()
+    out = align(
+        copy,
+        [*forget, *retain],
+        AlignConfig(method="mixed-sft", steps=1, batch_size=2),
+        tmp_path / "out",
+        callbacks=[seen],
+    )
+    assert seen.found == {torch.float32}
     tuned, _ = load_checkpoint(out)
     assert tuned.dtype == torch.float16
     assert all(torch.isfinite(weight).all() for weight in tuned.parameters())
@@ -117,7 +122,7 @@ def test_a_full_disk_at_the_end_of_training_is_a_sentence(
     def full(*_args: Any, **_options: Any) -> None:
         raise RuntimeError(f"I/O error: {OSError(errno.ENOSPC, 'No space left on device')}")
 
-    config = AlignConfig(method="sft", steps=1, batch_size=2, save_steps=50)
+    config = AlignConfig(method="mixed-sft", steps=1, batch_size=2, save_steps=50)
     with monkeypatch.context() as patch:
         patch.setattr(PreTrainedModel, "save_pretrained", full)
         with pytest.raises(UserError, match="no space is left"):

@@ -34,7 +34,7 @@ def record(metric: str, value: float | None, attack: str | None = None, **change
     floor = -1.0 if "_change" in metric else 0.0
     low = None if value is None else max(floor, value - 0.03)
     high = None if value is None else min(1.0, value + 0.03)
-    fields: dict[str, Any] = {"model": "Mixed-SFT", "method": "sft", "seed": 0, "data": "sandbox", "judge": TRUTH}
+    fields: dict[str, Any] = {"model": "Mixed-SFT", "method": "mixed-sft", "seed": 0, "data": "sandbox", "judge": TRUTH}
     fields |= {"metric": metric, "value": value, "low": low, "high": high, "n": 200, "split": "seen", "attack": attack}
     return Record(**(fields | changes))
 
@@ -91,7 +91,7 @@ def write_run(
     folder.parent.mkdir(parents=True, exist_ok=True)
     queries = _queries(folder.parent, images)
     made = [_variant(query) for query in queries] if variants else []
-    config = {"model": model, "method": "sft", "seed": seed, "data": "sandbox", "checkpoint": "/home/me/models/x"}
+    config = {"model": model, "method": "mixed-sft", "seed": seed, "data": "sandbox", "checkpoint": "/home/me/models/x"}
     with Run.open(folder, "measure", config, {"/home/me/test.json": "ab" * 32}) as run:
         run.log("queries.jsonl").append(queries)
         if variants:

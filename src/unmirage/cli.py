@@ -33,14 +33,6 @@ sandbox = typer.Typer(
 app.add_typer(sandbox, name="sandbox")
 
 
-class Method(StrEnum):
-    """Ways to align."""
-
-    sft = "sft"
-    npo = "npo"
-    rmu = "rmu"
-
-
 class Goal(StrEnum):
     """What an attack is after."""
 
@@ -115,11 +107,21 @@ def demo(
 @app.command()
 def align(
     model: Model,
-    data: Annotated[Path, typer.Argument(help="Safety data. npo and rmu forget its answers to harmful questions.")],
-    method: Annotated[Method, typer.Option(help="sft: supervised fine-tuning; npo, rmu: unlearning.")],
+    data: Annotated[Path, typer.Argument(help="Safety data. Unlearning forgets its answers to harmful questions.")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    method: Annotated[
+        str | None, typer.Option(help="mixed-sft, npo, rmu, dpo ...; `unmirage methods` lists them all.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings; --method and --set go before what it says.")
+    ] = None,
     general: Annotated[
-        Path | None, typer.Option(help="Harmless data in LLaVA's format: sft trains on it too, npo and rmu retain it.")
+        Path | None,
+        typer.Option(help="Harmless data in LLaVA's format: fine-tuning trains on it too, unlearning retains it."),
+    ] = None,
+    preferred: Annotated[
+        Path | None,
+        typer.Option(help="Data with better answers to the same questions, by id, in the safety data's format (dpo)."),
     ] = None,
     format: Annotated[Format, typer.Option(help="Format of the safety data.")] = Format.vlguard,
     images: Images = None,
@@ -130,24 +132,52 @@ def align(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as steps=400 or lr=1e-4; may be repeated."),
     ] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for what is computed once; runs from the same model share it.")
+    ] = None,
     strict: Strict = False,
 ) -> None:
     """Fine-tune a checkpoint for safety, or make it unlearn harmful answers."""
     from unmirage.align import align, on_step
-    from unmirage.align.config import parse_settings
+    from unmirage.align.config import read_settings
     from unmirage.progress import Bars
 
-    config = parse_settings(method.value, setting or [], seed)
+    settings = read_settings(config, setting or [], method=method, seed=seed)
     queries = _load(data, format.value, images, None, strict)
     extra = _load(general, "llava", general_images, None, strict) if general else []
-    if method is not Method.sft:
+    better = _load(preferred, format.value, images, None, strict) if preferred else []
+    if "forget" in settings.roles():
         _tell_refusals(queries)
     quiet_libraries()
     with Bars() as bars:
-        done = on_step(lambda step, steps: bars.update(f"training ({method.value})", step, steps))
-        align(model, queries, config, out, general=extra, callbacks=[done])
+        done = on_step(lambda step, steps: bars.update(f"training ({settings.method})", step, steps))
+        align(model, queries, settings, out, general=extra, preferred=better, cache=cache, callbacks=[done], tell=_warn)
     typer.echo(f"Checkpoint: {out}")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods of `unmirage align`, and the objectives that they are made of."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from unmirage.align.methods import METHODS
+    from unmirage.align.objectives import OBJECTIVES, load_installed
+
+    load_installed()
+    table = Table("method", "what it does", "terms", box=None, pad_edge=False)
+    for name, found in METHODS.items():
+        table.add_row(name, found.about, found.recipe())
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(
+        f"\nObjectives, for combinations such as --set forget=npo --set retain=ce,kl: {', '.join(OBJECTIVES)}"
+    )
+
+
+def _warn(note: str) -> None:
+    typer.echo(f"warning: {note}", err=True)
 
 
 @app.command()

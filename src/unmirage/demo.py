@@ -72,8 +72,8 @@ def contestants(seed: int, rho: float, size: Size) -> list[Contestant]:
     everyone = [
         Contestant("npo", "NPO", "npo", "data", scaled(NPO)),
         Contestant("rmu", "RMU", "rmu", "data", scaled(RMU)),
-        Contestant("mixed-sft", f"Mixed-SFT (rho={rho:g})", "sft", "data", scaled(SFT)),
-        Contestant("mixed-sft-rho0", "Mixed-SFT (rho=0)", "sft", "data-rho0", scaled(SFT)),
+        Contestant("mixed-sft", f"Mixed-SFT (rho={rho:g})", "mixed-sft", "data", scaled(SFT)),
+        Contestant("mixed-sft-rho0", "Mixed-SFT (rho=0)", "mixed-sft", "data-rho0", scaled(SFT)),
         Contestant("base", "Base", None, "data", {}),
     ]
     return [one for one in everyone if rho > 0 or one.name != "mixed-sft-rho0"]
@@ -171,11 +171,12 @@ def _note_timings(run: Run, seconds: dict[str, float]) -> None:
 
 
 def _align(one: Contestant, base: Path, out: Path, report: Report) -> Path:
-    from unmirage.align import AlignConfig, align, on_step
+    from unmirage.align import align, on_step
+    from unmirage.align.config import checked
     from unmirage.datasets import load
 
-    data, config = out / one.data, AlignConfig(method=one.method, **one.settings)  # type: ignore[arg-type]
-    main, general = ("safety", "general") if one.method == "sft" else ("unlearn", "retain")
+    data, config = out / one.data, checked({"method": one.method, **one.settings})
+    main, general = ("safety", "general") if one.method == "mixed-sft" else ("unlearn", "retain")
     return align(
         base,
         load(data / f"{main}.json").queries,

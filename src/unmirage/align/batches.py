@@ -1,97 +1,25 @@
-"""From queries to batches: one chat per query, encoded once, with the answer's tokens found in the rendered text.
-
-The answer's tokens are those after the rendered prompt, provided that it really is a prefix of the whole and that they
-decode to the answer; where either fails, the template is refused, not guessed.
-"""
+"""From samples to batches: queries encoded once, padded, and put side by side by role."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unmirage.align.signals import Batch
-from unmirage.backends.prompts import Prompt, adds_special_tokens, open_image, turns
+from unmirage.align.encode import SEQUENCES, Batch, cut, encode
+from unmirage.align.features import FEATURES, PIXELS, ImageCache
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
-_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-_PADDING = {**dict.fromkeys(_TOKENS, 0), "input_ids": None, "labels": -100, "image_mask": False}
-
-
-def encode(processor: Any, query: Query) -> Batch:
-    """One query with its reference answer: unpadded tensors of shape (t,), pixels as the processor gives them.
-
-    `labels` is -100 outside the answer; `image_mask` marks the image's placeholder tokens.
-    """
-    check_answer(query)
-    prompt = Prompt.of(query)
-    image = open_image(prompt)
-    inputs = _render(processor, turns(prompt, query.reference), image)
-    ids = inputs["input_ids"][0]
-    answer = _answer_mask(processor, query, _render(processor, turns(prompt), image, add_generation_prompt=True), ids)
-    sequence = {key: inputs[key][0] for key in _TOKENS if key in inputs}
-    pixels = {k: v for k, v in inputs.items() if k not in sequence and k != "assistant_masks" and k != "labels"}
-    sample = {
-        **sequence,
-        **pixels,
-        "labels": ids.masked_fill(~answer, -100),
-        "image_mask": ids == _image_token(processor),
-    }
-    return _ended(processor, sample)
-
-
-def check_answer(query: Query) -> None:
-    """Raises UserError where a query has no reference answer to train on."""
-    if not (query.reference or "").strip():
-        raise UserError(f"query {query.id!r} has no answer to train on; give each row a response.")
-
-
-def _render(processor: Any, chat: list[dict[str, Any]], image: Image.Image | None, **options: Any) -> Batch:
-    text = processor.apply_chat_template(chat, tokenize=False, **options)
-    images = {"images": [image]} if image is not None else {}
-    special = adds_special_tokens(processor, text)
-    return dict(processor(text=[text], **images, return_tensors="pt", add_special_tokens=special))
-
-
-def _ended(processor: Any, sample: Batch) -> Batch:
-    """The sample with its answer closed: a model that is never taught the end of an answer never stops."""
-    end = processor.tokenizer.eos_token_id
-    if end is None or end in sample["labels"].tolist():
-        return sample
-    last = {"input_ids": end, "labels": end, "attention_mask": 1}
-    grown = {
-        key: torch.cat([sample[key], sample[key].new_tensor([last.get(key, 0)])]) for key in _PADDING if key in sample
-    }
-    return {**sample, **grown}
-
-
-def _answer_mask(processor: Any, query: Query, prompt: Batch, ids: Tensor) -> Tensor:
-    """Which tokens are the answer, shape (t,): those after the prompt, checked against the answer itself."""
-    start = prompt["input_ids"][0]
-    if len(start) >= len(ids) or not torch.equal(ids[: len(start)], start):
-        raise UserError(
-            f"the chat template of this model renders query {query.id!r} so that its prompt is not the beginning of "
-            "the whole conversation; give it a template in which it is."
-        )
-    mask = torch.arange(len(ids)) >= len(start)
-    decoded = processor.tokenizer.decode(ids[mask], skip_special_tokens=True).strip()
-    if decoded != str(query.reference).strip():
-        raise UserError(
-            f"the tokens after the prompt of query {query.id!r} read {decoded!r}, not its answer {query.reference!r}; "
-            "this model's chat template cannot be trained on as it is."
-        )
-    return mask
-
-
-def _image_token(processor: Any) -> int:
-    token: int = getattr(processor, "image_token_id", None) or -1
-    return token
+_FILL = {**dict.fromkeys(SEQUENCES, 0), "labels": -100, "image_mask": False}
+_LISTS = tuple(FEATURES.values())
+_PLAIN = ("row",)
+PIXELS_KEPT = 1 << 30
+"""Bytes of pixels that one data set keeps in memory; beyond it a picture is read again each time it is needed."""
 
 
 def collate(samples: Sequence[Batch], padding: int) -> Batch:
@@ -100,13 +28,13 @@ def collate(samples: Sequence[Batch], padding: int) -> Batch:
     batch: Batch = {}
     for key in dict.fromkeys(key for sample in samples for key in sample):
         values = [sample[key] for sample in samples if key in sample]
-        if key in _PADDING:
-            fill = padding if _PADDING[key] is None else _PADDING[key]
+        if key in _FILL:
+            fill = padding if key == "input_ids" else _FILL[key]
             batch[key] = torch.stack([_extend(value, length, fill) for value in values])
-        elif key == "row":
+        elif key in _PLAIN:
             batch[key] = torch.tensor(values)
         else:
-            batch[key] = _joined(key, values)
+            batch[key] = values if key in _LISTS else _joined(key, values)
     return batch
 
 
@@ -125,12 +53,49 @@ def _extend(value: Tensor, length: int, fill: Any) -> Tensor:
     return out
 
 
-class Encoded(Dataset[Batch]):
-    """Queries encoded once and kept; each sample knows its `row`, by which its reference is found."""
+def collate_roles(samples: Sequence[Mapping[str, Batch | list[Batch]]], padding: int) -> dict[str, Batch]:
+    """Collates each role of nested samples apart; where a role has several samples a row, all first ones come first."""
+    return {role: collate(_flat([sample[role] for sample in samples]), padding) for role in samples[0]}
 
-    def __init__(self, processor: Any, queries: Sequence[Query]) -> None:
+
+def _flat(rows: Sequence[Batch | list[Batch]]) -> list[Batch]:
+    columns = zip(*(row if isinstance(row, list) else [row] for row in rows), strict=True)
+    return [sample for column in columns for sample in column]
+
+
+class Encoded(Dataset[Batch]):
+    """Queries encoded once; each sample knows its `row`, by which its reference is found.
+
+    Tokens stay in memory, pixels only up to `PIXELS_KEPT`; with `features` there are stored features instead.
+    `shortened` counts the rows that were cut at `max_length` tokens.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        queries: Sequence[Query],
+        *,
+        max_length: int | None = None,
+        pixels_kept: int = PIXELS_KEPT,
+    ) -> None:
         """Encodes every query, so that an odd row is found before the first step; raises UserError, see `encode`."""
-        self._samples = [{**encode(processor, query), "row": row} for row, query in enumerate(queries)]
+        self.queries = list(queries)
+        self.features: ImageCache | None = None
+        self.digests: Sequence[str | None] = ()
+        self._processor, self._max_length = processor, max_length
+        self._samples: list[Batch] = []
+        self.shortened = 0
+        room = pixels_kept
+        for row, query in enumerate(self.queries):
+            whole = encode(processor, query)
+            sample = cut(whole, query, max_length)
+            self.shortened += len(sample["input_ids"]) < len(whole["input_ids"])
+            room -= _pixel_bytes(sample)
+            self._samples.append({**(sample if room >= 0 else _light(sample)), "row": row})
+
+    def use(self, features: ImageCache, digests: Sequence[str | None]) -> None:
+        """From now on gives stored features instead of pixels; `digests` are the rows' pictures."""
+        self.features, self.digests = features, digests
 
     def __len__(self) -> int:
         """The number of queries."""
@@ -138,30 +103,59 @@ class Encoded(Dataset[Batch]):
 
     def __getitem__(self, row: int) -> Batch:
         """The sample of one row, see `encode`."""
-        return self._samples[row]
+        sample = self._samples[row]
+        if self.features is not None and (digest := self.digests[row]) is not None:
+            place_needs_pixels = self.features.place == "tower"
+            return self.features.swap(self._whole(sample) if place_needs_pixels else sample, digest)
+        return self._whole(sample)
+
+    def _whole(self, sample: Batch) -> Batch:
+        """The sample with its pixels, read again where they were not kept."""
+        query = self.queries[sample["row"]]
+        if query.image is None or PIXELS in sample:
+            return sample
+        return {**cut(encode(self._processor, query), query, self._max_length), "row": sample["row"]}
+
+    def answer_lengths(self) -> list[int]:
+        """Answer tokens of each row; 0 where the answer was cut away."""
+        return [int((sample["labels"] != -100).sum()) for sample in self._samples]
 
 
-class Paired(Dataset[dict[str, Batch]]):
+def _light(sample: Batch) -> Batch:
+    return {key: value for key, value in sample.items() if key != PIXELS}
+
+
+def _pixel_bytes(sample: Batch) -> int:
+    return sample[PIXELS].numel() * sample[PIXELS].element_size() if PIXELS in sample else 0
+
+
+class Paired(Dataset[dict[str, Batch | list[Batch]]]):
     """Samples of several roles side by side, e.g. {"forget": ..., "retain": ...}: the nested batch of unlearning.
 
     As long as the longest part; a shorter part begins anew, in another order, so none runs dry. Which samples stand
-    side by side is drawn once, from the seed.
+    side by side is drawn once, from the seed. The part `preference` holds all chosen answers and then all rejected
+    ones; each of its rows gives two samples.
     """
 
-    def __init__(self, parts: dict[str, Encoded], seed: int) -> None:
+    def __init__(self, parts: Mapping[str, Encoded], seed: int) -> None:
         """Draws an order for each part; raises ValueError for a part without samples, which could never be paired."""
         if empty := [role for role, part in parts.items() if not len(part)]:
             raise ValueError(f"a part without samples cannot be paired: {', '.join(empty)}")
         self.parts = parts
-        self._orders = {role: _order(len(part), max(map(len, parts.values())), seed) for role, part in parts.items()}
+        self._sizes = {role: len(part) // (2 if role == "preference" else 1) for role, part in parts.items()}
+        self._orders = {role: _order(size, len(self), seed) for role, size in self._sizes.items()}
 
     def __len__(self) -> int:
         """The length of the longest part."""
-        return max(map(len, self.parts.values()))
+        return max(self._sizes.values())
 
-    def __getitem__(self, index: int) -> dict[str, Batch]:
-        """One sample of each role."""
-        return {role: part[self._orders[role][index]] for role, part in self.parts.items()}
+    def __getitem__(self, index: int) -> dict[str, Batch | list[Batch]]:
+        """One sample of each role, two of a preference."""
+        return {role: self._row(role, order[index]) for role, order in self._orders.items()}
+
+    def _row(self, role: str, row: int) -> Batch | list[Batch]:
+        part = self.parts[role]
+        return [part[row], part[self._sizes[role] + row]] if role == "preference" else part[row]
 
 
 def _order(size: int, length: int, seed: int) -> list[int]:

@@ -1,89 +1,272 @@
-"""What decides an alignment run: one validated model, and what each method makes of it."""
+"""What decides an alignment run: one validated model, from a method's name, flat settings, or a combination of terms.
+
+    AlignConfig(method="npo", lr=1e-5, beta=0.1)                      # a method with its options
+    AlignConfig(method="npo", retain=["ce", "kl"], **{"kl.weight": 0.5})
+    AlignConfig(forget="rmu", retain=[{"objective": "ce", "weight": 2}])
+
+A bare option such as `beta` or `layer` goes to every term that has it, `npo.beta` to that objective's terms only;
+`forget_weight` and the like multiply the weights of a role's terms.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from unmirage.align.objectives import OBJECTIVES
-from unmirage.align.objectives.ce import CEConfig
-from unmirage.align.objectives.hidden import HiddenConfig
-from unmirage.align.objectives.npo import NPOConfig
-from unmirage.align.objectives.rmu import RMUConfig
-from unmirage.align.signals import Positions, Reduction
-from unmirage.align.trainer import Term
+from unmirage.align.methods import TermLike, method
+from unmirage.align.objectives import Objective, find
+from unmirage.align.weights import Schedule, Weight
 from unmirage.errors import UserError
 
-Method = Literal["sft", "npo", "rmu"]
+Role = Literal["learn", "forget", "retain", "preference"]
+ROLES: tuple[Role, ...] = get_args(Role)
 Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+COMBINATION = "combination"
+
+
+class TermConfig(BaseModel):
+    """One part of the loss: an objective with its options, on the rows of one role, and how much it weighs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Role
+    objective: str
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    schedule: Schedule = "constant"
+    horizon: Positive = 1.0
+    limit: float = 0.0
+    rate: Positive = 0.1
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _complete_options(self) -> Self:
+        """Writes every option down, also those left at their defaults; raises ValueError for one that is wrong."""
+        object.__setattr__(self, "options", asdict(_options(find(self.objective), self.options)))
+        return self
+
+    def found(self) -> Objective:
+        """The objective itself."""
+        return find(self.objective)
+
+    def config(self) -> Any:
+        """The objective's own configuration."""
+        return _options(self.found(), self.options)
+
+    def factor(self) -> Weight:
+        """The weight with its schedule."""
+        return Weight(self.weight, self.schedule, self.horizon, self.limit, self.rate)
+
+    def layers(self) -> tuple[int, ...]:
+        """The decoder layers it reads, from 0."""
+        if self.found().signal != "activations":
+            return ()
+        return tuple(self.options["layers"]) if "layers" in self.options else (self.options["layer"],)
 
 
 class AlignConfig(BaseModel):
     """Settings of one run.
 
-    steps: optimizer steps. lr: peak learning rate, cosine decay after `warmup` (a share of the steps).
-    forget_weight, retain_weight: factors of the two losses of an unlearning method (alpha of RMU is retain_weight).
-    beta, reduction: NPO. layer (from 0), coefficient, positions: RMU. train: which part may change: "decoder" (with
-    the projector), "all" (vision tower too) or "rmu" (the chosen layer and the two below it).
+    steps: optimizer steps, each of `accumulation` batches of `batch_size` rows in every process. lr: peak learning
+    rate, cosine decay after `warmup` (a share of the steps). max_length: longest sample in tokens; what is longer is
+    cut. general_rows: how many rows of the general data to use, drawn by the seed; None: all.
+    train: what may change: "decoder" (all but the vision tower), "language" (not the projector either), "all", or
+    "layers" (`trained_layers`; without them, the layers that the terms read and the two below each). parameters: only parameters whose names contain
+    this, such as "mlp.down_proj".
+    tune: "full", "lora", or "qlora" (LoRA on 4-bit weights; needs bitsandbytes); merge: write a merged model instead
+    of an adapter. precision: "fp32", "bf16" (what is trained stays in float32), or "auto": bf16 where the checkpoint
+    is stored in half precision and a GPU is there. checkpointing: recompute activations in the backward pass.
+    preferred: better answers of preference terms: given, drawn from refusals, or sampled from the model.
+    finish: "negate" subtracts `task_scale` times what was learnt (Ilharco et al. 2023, arXiv 2212.04089).
+    truncate, answer_head, share_forward, image_cache: ways to compute less with equal results. reference: "stored"
+    (computed once, kept on disk), "adapter" (LoRA switched off), or "auto".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Method
-    steps: Annotated[int, Field(gt=0)] = 200
+    method: str
+    terms: Annotated[tuple[TermConfig, ...], Field(min_length=1)]
+    steps: Count = 200
     lr: Positive = 3e-4
-    batch_size: Annotated[int, Field(gt=0)] = 32
+    batch_size: Count = 32
+    accumulation: Count = 1
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Positive = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
-    forget_weight: Positive = 1.0
-    retain_weight: Annotated[float, Field(ge=0)] = 1.0
-    beta: Positive = 0.1
-    reduction: Reduction = "sum"
-    layer: Annotated[int, Field(ge=0)] = 7
-    coefficient: Positive = 20.0
-    positions: Positions = "text"
-    train: Literal["decoder", "all", "rmu"] = "decoder"
-    save_steps: Annotated[int, Field(gt=0)] = 100
+    save_steps: Count = 100
+    max_length: Annotated[int, Field(gt=1)] | None = None
+    general_rows: Annotated[int, Field(ge=0)] | None = None
+    preferred: Literal["given", "refusals", "sampled"] = "given"
+    train: Literal["decoder", "language", "all", "layers"] = "decoder"
+    trained_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    parameters: str | None = None
+    tune: Literal["full", "lora", "qlora"] = "full"
+    lora_rank: Count = 16
+    lora_alpha: Positive = 32.0
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    merge: bool = True
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpointing: bool = False
+    finish: Literal["none", "negate"] = "none"
+    task_scale: Positive = 1.0
+    truncate: bool = True
+    answer_head: bool = True
+    share_forward: bool = True
+    image_cache: bool = True
+    reference: Literal["auto", "stored", "adapter"] = "auto"
 
-    def terms(self) -> list[Term]:
-        """The loss of the method, as a sum of weighted objectives."""
-        ce, hidden = OBJECTIVES["ce"], OBJECTIVES["hidden"]
-        match self.method:
-            case "sft":
-                return [Term("train", ce, CEConfig())]
-            case "npo":
-                options = NPOConfig(self.beta, self.reduction)
-                return [
-                    Term("forget", OBJECTIVES["npo"], options, self.forget_weight),
-                    Term("retain", ce, CEConfig(), self.retain_weight),
-                ]
-            case "rmu":
-                steer = RMUConfig(self.coefficient, self.seed, self.positions)
-                place = {"layer": self.layer, "positions": self.positions}
-                keep = {"layer": self.layer, "positions": "text" if self.positions == "answer" else self.positions}
-                return [
-                    Term("forget", OBJECTIVES["rmu"], steer, self.forget_weight, **place),  # type: ignore[arg-type]
-                    Term("retain", hidden, HiddenConfig(), self.retain_weight, **keep),  # type: ignore[arg-type]
-                ]
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_terms(cls, given: Any) -> Any:
+        return given if not isinstance(given, Mapping) or "terms" in given else expand(given)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.reference == "adapter" and self.tune == "full":
+            raise ValueError("reference=adapter switches an adapter off, but tune=full has none")
+        if self.train == "layers" and not self.changed_layers():
+            raise ValueError("train=layers needs trained_layers, as no term reads a layer")
+        if self.train != "layers" and self.trained_layers is not None:
+            raise ValueError(f"trained_layers needs train=layers, not train={self.train}")
+        if self.finish == "negate" and self.tune != "full":
+            raise ValueError("finish=negate needs tune=full")
+        return self
+
+    def layers(self) -> frozenset[int]:
+        """All decoder layers that terms read."""
+        return frozenset(layer for term in self.terms for layer in term.layers())
+
+    def changed_layers(self) -> frozenset[int]:
+        """The decoder layers that train=layers lets change."""
+        if self.trained_layers is not None:
+            return frozenset(self.trained_layers)
+        return frozenset(near for layer in self.layers() for near in range(max(0, layer - 2), layer + 1))
+
+    def roles(self) -> list[Role]:
+        """The roles that terms have, each once, in the order of the terms."""
+        return list(dict.fromkeys(term.role for term in self.terms))
 
 
-def parse_settings(method: str, settings: list[str], seed: int) -> AlignConfig:
-    """The configuration from `name=value` pairs as on the command line; raises UserError naming the faulty one."""
-    values: dict[str, str | int] = {"method": method, "seed": seed}
+def expand(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings as fields of AlignConfig: the terms of the method or of the roles given, with their options."""
+    rest = dict(given)
+    name = rest.get("method") or COMBINATION
+    preset = method(name) if name != COMBINATION else None
+    defaults: Mapping[str, Any] = preset.settings if preset else {}
+    rest = {**defaults, **rest, "method": name}
+    chosen: dict[str, Any] = {**dict(preset.terms if preset else {}), **{r: rest.pop(r) for r in ROLES if r in rest}}
+    terms = [_term(role, one) for role in ROLES for one in _several(chosen.get(role, ()))]
+    for role in ROLES:
+        factor = _number(rest.pop(f"{role}_weight", 1), f"{role}_weight")
+        for term in (term for term in terms if term["role"] == role):
+            term["weight"] = _number(term.get("weight", 1), f"{term['objective']}.weight") * factor
+    for key in list(rest):
+        if _assign(terms, key, rest[key]) and key not in AlignConfig.model_fields:
+            del rest[key]
+    return {**rest, "terms": terms}
+
+
+def _several(value: Any) -> Sequence[TermLike]:
+    return [value] if isinstance(value, str | Mapping) else value
+
+
+def _term(role: Role, given: TermLike) -> dict[str, Any]:
+    """A term's fields; options may stand beside them, as in {"objective": "npo", "beta": 0.1}."""
+    fields_ = {"objective": given} if isinstance(given, str) else dict(given)
+    own = {key: fields_.pop(key) for key in list(fields_) if key in TermConfig.model_fields}
+    if "objective" not in own:
+        raise ValueError(f"a {role} term names no objective: {given!r}")
+    return {"role": role, **own, "options": {**own.get("options", {}), **fields_}}
+
+
+def _assign(terms: list[dict[str, Any]], key: str, value: Any) -> bool:
+    """Gives one setting to the terms that know it: options, or with a dot also weight and schedule."""
+    owner, dot, option = key.rpartition(".")
+    found = False
+    for term in terms if not dot else [term for term in terms if term["objective"] == owner]:
+        if option in {field.name for field in fields(find(term["objective"]).config)}:
+            term["options"] = {option: value, **term["options"]} if not dot else {**term["options"], option: value}
+            found = True
+        elif dot and option in TermConfig.model_fields and option not in ("role", "objective", "options"):
+            term[option] = value
+            found = True
+    return found
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is a number, not {value!r}") from None
+
+
+def _options(objective: Objective, given: Mapping[str, Any]) -> Any:
+    """The objective's configuration; raises ValueError naming the option that is unknown or wrong."""
+    known = [field.name for field in fields(objective.config)]
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"{objective.name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    try:
+        return TypeAdapter(objective.config).validate_python(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{objective.name}.{where}={first['input']}: {first['msg']}") from error
+
+
+def parse_settings(settings: Sequence[str], base: Mapping[str, Any] | None = None, **given: Any) -> AlignConfig:
+    """The configuration from `name=value` pairs as on the command line, before those of `base`.
+
+    Raises UserError naming the faulty one.
+    """
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for setting in settings:
         name, sign, value = setting.partition("=")
         if not sign or not name:
             raise UserError(f"--set {setting!r} is not a setting; write it as --set lr=1e-4.")
         if name in values:
             raise UserError(f"{name} has an option of its own or is set twice; leave --set {setting} out.")
-        if name not in AlignConfig.model_fields:
-            raise UserError(f"there is no setting {name!r}; the settings are {', '.join(AlignConfig.model_fields)}.")
-        values[name] = value
+        values[name] = value.split(",") if "," in value else value
+    return checked({**(base or {}), **values})
+
+
+def read_settings(file: Path | None, settings: Sequence[str], **given: Any) -> AlignConfig:
+    """The configuration from a YAML file, with `settings` and `given` before what it says; raises UserError."""
+    if file is None:
+        return parse_settings(settings, **given)
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: the settings cannot be read ({' '.join(str(error).split())}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: settings are written as `name: value`, one a line.")
+    return parse_settings(settings, base=content, **given)
+
+
+def checked(values: Mapping[str, Any]) -> AlignConfig:
+    """The configuration from settings of any source; raises UserError naming the faulty one."""
     try:
         return AlignConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise UserError(f"--set {name}={first['input']}: {first['msg']}.") from error
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"there is no setting {name!r}; {known_settings(values)}.") from error
+        why = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"setting {name}={first['input']}: {why}." if name and name in values else f"{why}.") from error
+
+
+def known_settings(values: Mapping[str, Any]) -> str:
+    """What may be set, for a sentence."""
+    own = [name for name in AlignConfig.model_fields if name != "terms"]
+    terms = expand({key: values[key] for key in ("method", *ROLES) if key in values})["terms"]
+    options = [
+        f"{term['objective']}.{field.name}" for term in terms for field in fields(find(term["objective"]).config)
+    ]
+    return f"the settings are {', '.join([*own, *(f'{role}_weight' for role in ROLES), *dict.fromkeys(options)])}"

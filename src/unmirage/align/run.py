@@ -2,33 +2,65 @@
 
 run.json         what decides the run
 training/        the Trainer's own checkpoints, from which a killed run goes on; gone when it is done
+cache/           reference signals and image features; gone when it is done, unless they lie in a folder of the user's
 *.safetensors, config.json, processor_config.json, ...
-training.json    the losses; written last, so its presence says that the folder is whole
+training.json    the losses and notes; written last, so its presence says that the folder is whole
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from unmirage.align.batches import Encoded, Paired, check_answer
+from unmirage.align import alternatives, checks, parts, saving
+from unmirage.align.batches import Encoded, Paired, collate_roles
+from unmirage.align.caching import Keys, references_for, use_features
 from unmirage.align.config import AlignConfig
-from unmirage.align.trainer import AlignTrainer, Reference, Term, collate_roles
+from unmirage.align.data import digest, rows_of
+from unmirage.align.failures import disk_errors, memory_errors
+from unmirage.align.references import Asking
+from unmirage.align.signals import Switches
+from unmirage.align.terms import terms_of
+from unmirage.align.trainer import AlignTrainer
 from unmirage.backends.checkpoint import load_checkpoint, revision
-from unmirage.backends.prompts import image_bytes
-from unmirage.errors import UserError
 from unmirage.runs import Run
-from unmirage.schema import Query, content_hash
+from unmirage.schema import Query
 
-_NEARLY_FULL = 1_000_000
-"""Bytes; with less than this left, a failure to save is put down to the disk."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one run is about."""
+
+    model: Path
+    config: AlignConfig
+    out: Path
+    cache: Path
+    queries: Sequence[Query]
+    general: Sequence[Query]
+    preferred: Sequence[Query]
+    revision: str
+    tell: Tell
+
+    @property
+    def training(self) -> Path:
+        """Where the Trainer saves."""
+        return self.out / "training"
+
+    def rows(self, sample: Callable[[Sequence[Query]], list[str]]) -> dict[str, list[Query]]:
+        """The rows of each role."""
+        return rows_of(self.config, self.queries, self.general, self.preferred, sample)
 
 
 def align(
@@ -38,174 +70,113 @@ def align(
     out: Path,
     *,
     general: Sequence[Query] = (),
+    preferred: Sequence[Query] = (),
+    cache: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    tell: Tell = warnings.warn,
 ) -> Path:
     """Trains the checkpoint folder `model` and saves the result, with its processor, to `out`.
 
-    SFT trains on the references of `queries` and `general` together (Mixed-SFT). NPO and RMU forget the references of
-    the harmful queries and retain the harmless ones and `general`. A run that was interrupted goes on from its last
-    saved step; one that is done is left as it is. Raises UserError for a checkpoint or data that cannot be used.
+    Which rows play which part follows from the method's terms (`methods`); `preferred` holds better answers to the
+    harmful questions, by id, for preference terms. Reference signals and image features lie in `cache` and are used by
+    every run from the same start; without it they lie in `out` and go when the run is done. A run that was interrupted
+    goes on from its last saved step; one that is done is left as it is. Started by `accelerate launch` or `torchrun`,
+    it trains in all processes and writes from the first. `tell` gets warnings about the data. Raises UserError for a
+    checkpoint or data that cannot be used, and where the loss or the memory fails.
     """
-    parts = roles(queries, general, config)
-    inputs = {"model": revision(model), "data": digest(parts)}
-    with Run.open(out, "align", config.model_dump(), inputs) as run:
+    job = Job(model, config, out, cache or out / "cache", queries, general, preferred, revision(model), tell)
+    checks.check_rows(job.rows(lambda rows: ["..."] * len(rows)))
+    inputs = {"model": job.revision, "data": digest(queries)}
+    more = {"general": general, "preferred": preferred}
+    inputs |= {name: digest(rows) for name, rows in more.items() if rows}
+    with ExitStack() as stack:
+        run = None
+        if PartialState().is_main_process:
+            run = stack.enter_context(Run.open(out, "align", config.model_dump(mode="json"), inputs))
+        PartialState().wait_for_everyone()
         if not (out / "training.json").exists():
-            history = _train(model, parts, config, out, callbacks)
-            run.write_json("training.json", {"schema": 1, "config": config.model_dump(), "history": history})
-        shutil.rmtree(out / "training", ignore_errors=True)
+            record = _train(job, callbacks)
+            if run is not None:
+                run.write_json("training.json", {"schema": 1, "config": config.model_dump(mode="json"), **record})
+        if run is not None:
+            shutil.rmtree(job.training, ignore_errors=True)
+            if cache is None:
+                shutil.rmtree(job.cache, ignore_errors=True)
     return out
 
 
-def _train(
-    model: Path,
-    parts: dict[str, list[Query]],
-    config: AlignConfig,
-    out: Path,
-    callbacks: Sequence[TrainerCallback],
-) -> list[dict[str, Any]]:
+def _train(job: Job, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
+    """Trains and saves; returns what `training.json` says of it."""
+    config = job.config
     set_seed(config.seed)
-    network, processor = load_checkpoint(model)
-    stored = network.dtype
-    # Adam's steps are lost in the rounding of half precision, and float16 overflows: train in float32.
-    network.float()
-    check_layer(network, config)
-    freeze(network, config)
-    terms, padding = config.terms(), processor.tokenizer.pad_token_id
-    data = {role: Encoded(processor, rows) for role, rows in parts.items()}
-    settings = arguments(config, out / "training")
-    network.to(settings.device)  # before the references are made: on the same device as the policy's
-    trainer = AlignTrainer(
-        model=network,
-        args=settings,
-        terms=terms,
-        references=references(terms, network, data, padding, config.batch_size),
-        train_dataset=Paired(data, config.seed),
-        data_collator=partial(collate_roles, padding=padding),
-        processing_class=processor,
-        callbacks=list(callbacks),
-    )
-    trainer.remove_callback(PrinterCallback)  # it writes to standard output, which belongs to the caller
-    saved = last_checkpoint(out / "training")
-    if saved is not None:
-        restore(network, saved)
-    with disk_errors(out):
-        trainer.train(resume_from_checkpoint=saved)
-        network.to(stored).save_pretrained(out)
-        processor.save_pretrained(out)
-    history: list[dict[str, Any]] = trainer.state.log_history
-    return history
+    network, processor = load_checkpoint(job.model, **parts.loading_options(config))
+    kept = network.dtype
+    bf16 = parts.uses_bf16(config, kept)
+    network = parts.prepare(network, config)
+    parts.set_dtypes(network, bf16)
+    with memory_errors(config), disk_errors(job.out):
+        rows = job.rows(alternatives.sampler(network, processor, config, job.out))
+        data = {role: Encoded(processor, part, max_length=config.max_length) for role, part in rows.items()}
+        notes = [*checks.check_answers(data, config.max_length), *filter(None, [checks.confounding(rows)])]
+        settings = arguments(config, job.training, bf16)
+        network.to(settings.device)  # before the references are made: on the same device as the policy's
+        asking = Asking(
+            network,
+            processor.tokenizer.pad_token_id,
+            config.batch_size,
+            Switches(config.truncate, config.answer_head, config.share_forward),
+            partial(torch.autocast, settings.device.type, torch.bfloat16, enabled=bf16),
+            "bfloat16" if bf16 else "float32",
+        )
+        terms, keys = terms_of(config), Keys(job.cache, job.revision)
+        with PartialState().main_process_first():
+            notes += filter(None, [use_features(data, asking, keys) if config.image_cache else None])
+            references = references_for(terms, data, asking, keys, config)
+        for note in notes:
+            job.tell(note)
+        trainer = AlignTrainer(
+            model=network,
+            args=settings,
+            terms=terms,
+            references=references,
+            ids={role: [query.id for query in part] for role, part in rows.items()},
+            switches=asking.switches,
+            train_dataset=Paired(data, config.seed),
+            data_collator=partial(collate_roles, padding=asking.padding),
+            processing_class=processor,
+            callbacks=list(callbacks),
+        )
+        trainer.remove_callback(PrinterCallback)  # it writes to standard output, which belongs to the caller
+        saving.train(trainer, job.training)
+        saving.save(trainer, processor, kept, job.model, job.out, config)
+    counts = {role: len(part) for role, part in data.items()}
+    return {"notes": notes, "rows": counts, "history": trainer.state.log_history}
 
 
-@contextmanager
-def disk_errors(out: Path) -> Iterator[None]:
-    """Makes a UserError of what torch and safetensors raise on a full disk, which is no OSError of theirs."""
-    try:
-        yield
-    except Exception as error:
-        full = shutil.disk_usage(out).free < _NEARLY_FULL or "No space left" in str(error)
-        if not full:
-            raise
-        raise UserError(
-            f"{out}: no space is left on the disk; nothing that was saved before is lost. "
-            "Free some space and run the same command again."
-        ) from error
-
-
-def digest(parts: dict[str, list[Query]]) -> str:
-    """Content hash of what is trained on: questions, answers and image bytes."""
-    rows = [
-        (role, query.question, query.reference, _image_digest(query))
-        for role, queries in parts.items()
-        for query in queries
-    ]
-    return content_hash(rows)
-
-
-def _image_digest(query: Query) -> str | None:
-    return content_hash(image_bytes(query.image, query.id)) if query.image else None
-
-
-def roles(queries: Sequence[Query], general: Sequence[Query], config: AlignConfig) -> dict[str, list[Query]]:
-    """Which queries play which part in the method's loss."""
-    if config.method == "sft":
-        parts = {"train": [*queries, *general]}
-    else:
-        harmless = [query for query in queries if not query.harmful]
-        parts = {"forget": [query for query in queries if query.harmful], "retain": [*harmless, *general]}
-    for role, rows in parts.items():
-        if not rows:
-            raise UserError(f"the {role} set is empty; {config.method} needs at least one {role} row.")
-        for query in rows:
-            check_answer(query)
-    return parts
-
-
-def check_layer(network: Any, config: AlignConfig) -> None:
-    """Raises UserError where RMU's layer does not exist."""
-    count = len(network.get_decoder().layers)
-    if config.method == "rmu" and config.layer >= count:
-        raise UserError(f"layer {config.layer} does not exist: this model's decoder has layers 0 to {count - 1}.")
-
-
-def freeze(network: Any, config: AlignConfig) -> None:
-    """Leaves only the chosen part trainable, before any optimizer is built."""
-    network.requires_grad_(config.train != "rmu")
-    if config.train == "decoder":
-        network.get_encoder(modality="image").requires_grad_(False)
-    if config.train == "rmu":
-        layers: nn.ModuleList = network.get_decoder().layers
-        for layer in layers[max(0, config.layer - 2) : config.layer + 1]:
-            layer.requires_grad_(True)
-
-
-def references(
-    terms: Sequence[Term], network: nn.Module, parts: dict[str, Encoded], padding: int, batch_size: int
-) -> dict[int, Reference]:
-    """The references that the terms need, by the term's number; a term without need never builds one."""
-    network.eval()
-    return {
-        number: Reference(term, network, parts[term.role], padding, batch_size)
-        for number, term in enumerate(terms)
-        if term.objective.needs_reference
-    }
-
-
-def arguments(config: AlignConfig, work: Path) -> TrainingArguments:
+def arguments(config: AlignConfig, work: Path, bf16: bool = False) -> TrainingArguments:
     """The Trainer's settings."""
     return TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulation,
         learning_rate=config.lr,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        bf16=bf16,
         seed=config.seed,
         save_steps=config.save_steps,
         save_total_limit=1,
+        restore_callback_states_from_checkpoint=True,
         logging_steps=10,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
     )
-
-
-def last_checkpoint(work: Path) -> str | None:
-    """The newest saved step of an interrupted run, if any; one that was cut off while it was saved does not count."""
-    whole = (path.parent for path in work.glob("checkpoint-*/trainer_state.json"))  # the Trainer writes it last
-    steps = sorted(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    return str(steps[-1]) if steps else None
-
-
-def restore(network: Any, saved: str) -> None:
-    """Puts the weights of a saved step into the model.
-
-    The Trainer alone does not: it saves under the names that files have on the Hub, reads them back without renaming,
-    and only warns that none of them fits.
-    """
-    weights = type(network).from_pretrained(saved, dtype=network.dtype, use_safetensors=True).state_dict()
-    network.load_state_dict(weights)
 
 
 def on_step(progress: Callable[[int, int], None]) -> TrainerCallback:

@@ -1,18 +1,25 @@
-"""What objectives read: log-probabilities of answer tokens, and activations of one decoder layer. Nothing else."""
+"""What objectives read: log-probabilities or logits of answer tokens, and activations of decoder layers.
+
+One forward pass gives everything that the terms of one batch want (`read`). By default only what is wanted is
+computed: layers above the last one wanted are not run, and only positions that predict an answer token pass the
+output head. Both can be switched off (`Switches`), with the same values and gradients.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from unmirage.align.features import Batch, bare, model_inputs, stored_tower
+
 Reduction = Literal["sum", "mean", "batch_mean"]
 Positions = Literal["answer", "text", "all"]
-Batch = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,39 +47,149 @@ class AnswerLogProbs:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerLogits:
+    """Logits that predict the answer tokens of a batch, one row for each: `values` (tokens, vocabulary).
+
+    `labels` (tokens,) are the answer tokens themselves, `mask` (batch, t) says whose they are, in row-major order.
+    """
+
+    values: Tensor
+    labels: Tensor
+    mask: Tensor
+
+    def log_probs(self) -> AnswerLogProbs:
+        """log p of the answer tokens alone, in float32."""
+        picked = torch.log_softmax(self.values.float(), dim=-1).gather(-1, self.labels.unsqueeze(-1)).squeeze(-1)
+        return AnswerLogProbs(self.spread(picked), self.mask)
+
+    def mean(self, per_token: Tensor) -> Tensor:
+        """Shape (batch,): mean of a loss for each answer token, shape (tokens,), over each sample's own tokens."""
+        return AnswerLogProbs(self.spread(per_token), self.mask).reduce("mean")
+
+    def spread(self, per_token: Tensor) -> Tensor:
+        """Shape (batch, t): values for each answer token at their places, zero elsewhere."""
+        empty = torch.zeros(self.mask.shape, dtype=per_token.dtype, device=per_token.device)
+        return empty.masked_scatter(self.mask, per_token)
+
+
+@dataclass(frozen=True, slots=True)
 class Activations:
-    """Output of one decoder layer: `values` (batch, t, hidden); `mask` (batch, t) tells which positions count."""
+    """Outputs of decoder layers: `values` (batch, layers, t, hidden); `mask` (batch, t): the positions that count."""
 
     values: Tensor
     mask: Tensor
 
+    def mean(self, per_position: Tensor) -> Tensor:
+        """Shape (batch,): mean of values (batch, layers, t) over counted positions, and over layers."""
+        counted = (per_position * self.mask.unsqueeze(1)).sum(dim=2) / self.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return counted.mean(dim=1)
+
     def mean_square(self, target: Tensor) -> Tensor:
-        """Shape (batch,): mean over counted positions and features of the squared distance to `target`."""
-        distance = (self.values - target).pow(2).mean(dim=-1) * self.mask
-        return distance.sum(dim=1) / self.mask.sum(dim=1).clamp(min=1)
+        """Shape (batch,): mean over counted positions, layers and features of the squared distance to `target`."""
+        return self.mean((self.values - target).pow(2).mean(dim=-1))
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to the same questions: log-probabilities of the preferred (`chosen`) and of the other."""
+
+    chosen: AnswerLogProbs
+    rejected: AnswerLogProbs
+
+
+Signal = AnswerLogProbs | AnswerLogits | Activations | Preference
+Kind = Literal["log_probs", "logits", "activations", "preference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """Ways to compute less with equal results. truncate: stop after the last layer wanted. answer_head: only answer
+    positions pass the output head. share_forward: all terms on one batch read the same forward pass.
+    """
+
+    truncate: bool = True
+    answer_head: bool = True
+    share_forward: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one forward pass must yield: logits of answers, outputs of some decoder layers (counted from 0), or both."""
+
+    answers: bool = False
+    layers: frozenset[int] = field(default_factory=frozenset)
+
+    def __or__(self, other: Wanted) -> Wanted:
+        return Wanted(self.answers or other.answers, self.layers | other.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What one forward pass yielded for a batch."""
+
+    batch: Batch
+    logits: AnswerLogits | None
+    hidden: dict[int, Tensor]
+
+    def signal(self, kind: Kind, layers: Sequence[int] = (), positions: Positions = "text") -> Signal:
+        """The signal that an objective reads; raises ValueError where the pass did not yield it."""
+        if kind == "activations":
+            values = torch.stack([self.hidden[layer] for layer in layers], dim=1)
+            return Activations(values, positions_mask(self.batch, positions))
+        if self.logits is None:
+            raise ValueError("this forward pass yielded no logits")
+        if kind == "logits":
+            return self.logits
+        return self.logits.log_probs() if kind == "log_probs" else halves(self.logits.log_probs())
+
+
+def halves(both: AnswerLogProbs) -> Preference:
+    """A batch of n preferred answers followed by the n others, parted."""
+    n = len(both.values) // 2
+    chosen, rejected = AnswerLogProbs(both.values[:n], both.mask[:n]), AnswerLogProbs(both.values[n:], both.mask[n:])
+    return Preference(chosen, rejected)
+
+
+def read(model: nn.Module, batch: Batch, wanted: Wanted, switches: Switches | None = None) -> Outputs:
+    """One forward pass that yields what is wanted."""
+    switches = switches or Switches()
+    answer = answer_mask(batch)
+    head: Any = _predicting(answer) if switches.answer_head else 0
+    cut = switches.truncate and not wanted.answers
+    with ExitStack() as stack:
+        if cut and wanted.layers:
+            stack.enter_context(truncated(model, max(wanted.layers)))
+        hidden = stack.enter_context(captured(model, wanted.layers))
+        stack.enter_context(stored_tower(model, batch))
+        logits = model(**model_inputs(batch), logits_to_keep=head if wanted.answers else 1).logits
+    if not wanted.answers:
+        return Outputs(batch, None, hidden)
+    kept = logits if switches.answer_head else logits[:, :-1][answer]
+    return Outputs(batch, AnswerLogits(kept, batch["labels"][:, 1:][answer], answer), hidden)
+
+
+def answer_mask(batch: Batch) -> Tensor:
+    """Shape (batch, t - 1): which positions predict an answer token; position i predicts token i + 1."""
+    mask: Tensor = batch["labels"][:, 1:] != -100
+    return mask
+
+
+def _predicting(answer: Tensor) -> Tensor:
+    return torch.cat([answer, torch.zeros_like(answer[:, :1])], dim=1)
 
 
 def answer_log_probs(model: nn.Module, batch: Batch) -> AnswerLogProbs:
-    """One forward pass; only the positions that predict an answer token go through the output head."""
-    inputs, labels = _inputs(batch), batch["labels"]
-    answer = labels[:, 1:] != -100
-    keep = torch.cat([answer, torch.zeros_like(answer[:, :1])], dim=1)
-    logits = model(**inputs, logits_to_keep=keep).logits  # (answer tokens of the batch, vocabulary)
-    picked = torch.log_softmax(logits.float(), dim=-1).gather(-1, labels[:, 1:][answer].unsqueeze(-1)).squeeze(-1)
-    values = torch.zeros(answer.shape, dtype=picked.dtype, device=picked.device).masked_scatter(answer, picked)
-    return AnswerLogProbs(values, answer)
+    """Log-probabilities of the answers, from one forward pass."""
+    logits = read(model, batch, Wanted(answers=True)).logits
+    assert logits is not None
+    return logits.log_probs()
 
 
 def layer_activations(model: nn.Module, batch: Batch, layer: int, positions: Positions) -> Activations:
-    """Output of decoder layer `layer` (from 0); the layers above it are not run at all."""
-    captured: list[Tensor] = []
-    with truncated(model, layer) as last:
-        hook = last.register_forward_hook(lambda _module, _args, output: captured.append(_tensor(output)))
-        try:
-            model(**_inputs(batch), logits_to_keep=1)
-        finally:
-            hook.remove()
-    return Activations(captured[0], positions_mask(batch, positions))
+    """Output of decoder layer `layer` (from 0), from one forward pass that ends there."""
+    found = read(model, batch, Wanted(layers=frozenset({layer}))).signal("activations", (layer,), positions)
+    assert isinstance(found, Activations)
+    return found
 
 
 def positions_mask(batch: Batch, positions: Positions) -> Tensor:
@@ -93,11 +210,9 @@ def positions_mask(batch: Batch, positions: Positions) -> Tensor:
 @contextmanager
 def truncated(model: nn.Module, layer: int) -> Iterator[nn.Module]:
     """The model with its decoder cut after `layer`; whole again afterwards, also after an exception."""
-    inner: Any = getattr(model, "module", model)
-    decoder = inner.get_decoder()
+    decoder = bare(model).get_decoder()
     whole = decoder.layers
-    if not 0 <= layer < len(whole):
-        raise ValueError(f"layer {layer} does not exist: the decoder has layers 0 to {len(whole) - 1}")
+    check_layer(layer, len(whole))
     decoder.layers = whole[: layer + 1]
     try:
         yield whole[layer]
@@ -105,10 +220,28 @@ def truncated(model: nn.Module, layer: int) -> Iterator[nn.Module]:
         decoder.layers = whole
 
 
-def _inputs(batch: Batch) -> Batch:
-    return {key: value for key, value in batch.items() if key not in ("labels", "image_mask", "row")}
+@contextmanager
+def captured(model: nn.Module, layers: frozenset[int]) -> Iterator[dict[int, Tensor]]:
+    """Fills a dictionary with the layers' outputs as the model runs; the hooks are gone afterwards."""
+    whole = bare(model).get_decoder().layers if layers else []
+    outputs: dict[int, Tensor] = {}
+    hooks = []
+    try:
+        for layer in layers:
+            check_layer(layer, len(whole))
+            hooks.append(whole[layer].register_forward_hook(partial(_keep, outputs, layer)))
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
-def _tensor(output: Any) -> Tensor:
-    value: Tensor = output[0] if isinstance(output, tuple) else output
-    return value
+def _keep(outputs: dict[int, Tensor], layer: int, _module: nn.Module, _args: Any, output: Any) -> None:
+    # With checkpointing a layer runs again in the backward pass: the first output is the one in the graph.
+    outputs.setdefault(layer, output[0] if isinstance(output, tuple) else output)
+
+
+def check_layer(layer: int, count: int) -> None:
+    """Raises ValueError where a decoder of `count` layers has no such layer."""
+    if not 0 <= layer < count:
+        raise ValueError(f"layer {layer} does not exist: the decoder has layers 0 to {count - 1}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +14,87 @@ from unmirage.schema import content_hash
 
 _DECIDING = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _NEEDED = (("config.json", "model"), ("*.safetensors", "weights"), ("processor_config.json", "processor"))
+_NEEDED_ADAPTER = (("adapter_model.safetensors", "weights"), ("processor_config.json", "processor"))
+_TORCHVISION = (
+    " The processor of this model family needs torchvision; install the build of it that belongs to your torch."
+)
 _NOT_DECIDING = ("run.json", "training.json", "card.json")
 """What our own runs put beside a checkpoint: it does not change an answer."""
 
 
-def load_checkpoint(folder: Path) -> tuple[Any, Any]:
-    """Model and processor; raises UserError where the folder does not hold both, or they cannot be loaded."""
-    check_checkpoint(folder)
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+def load_checkpoint(folder: Path, **options: Any) -> tuple[Any, Any]:
+    """Model and processor of a checkpoint folder, or of an adapter's folder, merged with the model it belongs to.
 
-    try:
+    `options` go to the model's loader. Raises UserError where the folder does not hold both, or they cannot be loaded.
+    """
+    check_checkpoint(folder)
+    return load_model(folder, **options), load_processor(folder)
+
+
+def load_processor(folder: Path) -> Any:
+    """The processor alone; raises UserError where it cannot be loaded or cannot render a chat."""
+    from transformers import AutoProcessor
+
+    with _loading(folder):
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        model, found = AutoModelForImageTextToText.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:  # every loader raises its own kind for what it finds in the files
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{folder}: the checkpoint cannot be loaded ({type(error).__name__}: {reason}).") from error
     _check_processor(folder, processor)
+    return processor
+
+
+def load_model(folder: Path, **options: Any) -> Any:
+    """The model alone; raises UserError where it cannot be loaded or lacks weights."""
+    if base := adapted(folder):
+        return merge_adapter(base, folder, **options)
+    from transformers import AutoModelForImageTextToText
+
+    with _loading(folder):
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+        )
     if absent := sorted(found["missing_keys"]):  # the library would make them up at random
         raise UserError(f"{folder}: the checkpoint lacks {len(absent)} weights, such as {absent[0]}; save it again.")
-    return model, processor
+    return model
+
+
+def merge_adapter(base: Path, adapter: Path, **options: Any) -> Any:
+    """The base model with an adapter's weights added to its own; added in float32, where nothing of them is lost."""
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise UserError(f"{adapter} holds an adapter, which needs the package peft; install unmirage[lora].") from error
+    import torch
+
+    model = load_model(base, **options)
+    stored = model.dtype
+    with _loading(adapter):
+        merged = PeftModel.from_pretrained(model.to(torch.float32), adapter).merge_and_unload()
+    return merged.to(stored)
+
+
+def adapted(folder: Path) -> Path | None:
+    """The base model's folder where this one holds an adapter, else None."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return None
+    with _loading(folder):
+        base = Path(json.loads(path.read_text())["base_model_name_or_path"])
+    if not base.is_dir():
+        raise UserError(f"{path}: the model that this adapter belongs to, {base}, is no folder here; correct the path.")
+    return base
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Makes one sentence of whatever a loader raises for what it finds in the files."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        hint = _TORCHVISION if "VIDEO_PROCESSOR" in str(error) or "torchvision" in str(error).lower() else ""
+        what = f"{type(error).__name__}: {reason}"
+        raise UserError(f"{folder}: the checkpoint cannot be loaded ({what}).{hint}") from error
 
 
 def _check_processor(folder: Path, processor: Any) -> None:
@@ -46,7 +109,8 @@ def check_checkpoint(folder: Path) -> None:
     """Raises UserError where the folder lacks a model or a processor."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; give the folder of a Hugging Face checkpoint.")
-    for pattern, what in _NEEDED:
+    needed = _NEEDED_ADAPTER if (folder / "adapter_config.json").is_file() else _NEEDED
+    for pattern, what in needed:
         if not any(folder.glob(pattern)) and not _older_processor(folder, what):
             raise UserError(
                 f"{folder}: there is no {pattern}, so this is not a checkpoint folder with its {what}; "
@@ -65,5 +129,7 @@ def revision(folder: Path) -> str:
     Raises UserError where the folder lacks a model or a processor.
     """
     check_checkpoint(folder)
+    base = adapted(folder)
     files = sorted(path for path in folder.iterdir() if path.suffix in _DECIDING and path.name not in _NOT_DECIDING)
-    return content_hash([(path.name, digest_file(path)) for path in files])
+    own = [(path.name, digest_file(path)) for path in files]
+    return content_hash([*own, ("base", revision(base))] if base else own)

@@ -1,29 +1,45 @@
-"""Objectives: pure functions of log-probabilities or activations, one file each.
+"""Objectives: pure functions of log-probabilities, logits or activations, one file each.
 
-An objective takes the policy's signal, the reference's signal (None where `needs_reference` is False) and its
-configuration, and returns a loss per sample, shape (batch,).
+An objective takes the policy's signal, the reference's signal (None where it needs none) and its configuration, and
+returns a loss per sample, shape (batch,). A package of somebody else adds one through the entry-point group
+`unmirage.objectives`; see docs/new-objective.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-Signal = Literal["log_probs", "activations"]
+from unmirage.align.signals import Kind
+from unmirage.errors import UserError
+
+GROUP = "unmirage.objectives"
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A registered objective: its function, its configuration class, and what it reads."""
+    """A registered objective: its function, its configuration class, what it reads, and whether of a reference too.
+
+    `needs_reference` may depend on the configuration. Objectives that read activations have a field `layer` or
+    `layers` and a field `positions` in their configuration.
+    """
 
     name: str
     function: Callable[..., Tensor]
     config: type[Any]
-    signal: Signal
-    needs_reference: bool
+    signal: Kind
+    needs_reference: bool | Callable[[Any], bool]
+
+    def reads_reference(self, config: Any) -> bool:
+        """Whether the objective, so configured, reads the reference's signal."""
+        return self.needs_reference if isinstance(self.needs_reference, bool) else self.needs_reference(config)
 
 
 OBJECTIVES: dict[str, Objective] = {}
@@ -33,7 +49,7 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 def objective(
-    name: str, *, config: type[Any], signal: Signal = "log_probs", needs_reference: bool = False
+    name: str, *, config: type[Any], signal: Kind = "log_probs", needs_reference: bool | Callable[[Any], bool] = False
 ) -> Callable[[F], F]:
     """Registers a loss under a name; raises ValueError where the name is taken."""
 
@@ -46,4 +62,28 @@ def objective(
     return register
 
 
-from unmirage.align.objectives import ce, hidden, npo, rmu  # noqa: E402, F401 - each registers itself
+def find(name: str) -> Objective:
+    """The objective of that name, ours or one of an installed package; raises UserError where there is none."""
+    if name not in OBJECTIVES:
+        load_installed()
+    if name not in OBJECTIVES:
+        raise UserError(f"there is no objective {name!r}; the objectives are {', '.join(sorted(OBJECTIVES))}.")
+    return OBJECTIVES[name]
+
+
+@cache
+def load_installed() -> None:
+    """Imports the objectives that installed packages offer; raises UserError naming one that cannot be imported."""
+    for point in entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            owner = point.dist.name if point.dist else "a package"
+            raise UserError(
+                f"the objective {point.name!r} of {owner} cannot be loaded ({type(error).__name__}: {error}); "
+                "repair or uninstall that package."
+            ) from error
+
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")  # each registers itself

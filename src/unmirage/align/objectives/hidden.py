@@ -4,16 +4,21 @@ Li et al. 2024 (WMDP), arXiv 2403.03218, eq. 2.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
 from unmirage.align.objectives import objective
-from unmirage.align.signals import Activations
+from unmirage.align.signals import Activations, Positions
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenConfig:
-    """No options."""
+    """layer: from 0. positions: where to hold the activations."""
+
+    layer: Annotated[int, Field(ge=0)] = 7
+    positions: Positions = "text"
 
 
 @objective("hidden", config=HiddenConfig, signal="activations", needs_reference=True)

@@ -5,8 +5,10 @@ does not carry over to the mean.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from unmirage.align.objectives import objective
@@ -17,7 +19,7 @@ from unmirage.align.signals import AnswerLogProbs, Reduction
 class NPOConfig:
     """beta: inverse temperature, > 0; as it goes to 0, NPO becomes gradient ascent. reduction: over answer tokens."""
 
-    beta: float = 0.1
+    beta: Annotated[float, Field(gt=0)] = 0.1
     reduction: Reduction = "sum"
 
 

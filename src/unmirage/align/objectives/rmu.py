@@ -4,8 +4,10 @@ Li et al. 2024 (WMDP), arXiv 2403.03218, eq. 1; as used on VLMs in arXiv 2503.11
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from unmirage.align.objectives import objective
@@ -14,13 +16,14 @@ from unmirage.align.signals import Activations, Positions
 
 @dataclass(frozen=True, slots=True)
 class RMUConfig:
-    """coefficient: length c of the control vector, some times the norm of an activation. seed: of its direction.
+    """layer: from 0. coefficient: length c of the control vector, some times the norm of an activation.
 
-    positions: where to steer. The released VLM code steers "all" positions, image tokens and padding included.
+    seed: of its direction. positions: where to steer; the released VLM code steers "all", images and padding included.
     """
 
-    coefficient: float = 20.0
-    seed: int = 0
+    layer: Annotated[int, Field(ge=0)] = 7
+    coefficient: Annotated[float, Field(gt=0)] = 20.0
+    seed: Annotated[int, Field(ge=0)] = 0
     positions: Positions = "text"
 
 

@@ -1,0 +1,135 @@
+"""What is computed once, before the first step, instead of in every step: references and image features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unmirage.align.batches import Encoded, collate
+from unmirage.align.config import AlignConfig
+from unmirage.align.data import digest, image_digest
+from unmirage.align.features import Batch, ImageCache, Place, image_features
+from unmirage.align.references import FILE_ROWS, AdapterOff, Asking, Reference, stored, to_device
+from unmirage.align.signals import Wanted, read
+from unmirage.align.store import RowStore
+from unmirage.align.terms import Term
+from unmirage.schema import content_hash
+
+_PROBED = 4
+_UNSUITED = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What a model family that takes features otherwise may raise; it is said, and pixels are used."""
+_CLOSE = 1e-4
+"""Tolerance of logits from stored features, relative to the largest: pictures in another batch sum in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where what is computed lies, and of which checkpoint it is."""
+
+    root: Path
+    revision: str
+
+
+def references_for(
+    terms: Sequence[Term], data: Mapping[str, Encoded], asking: Asking, keys: Keys, config: AlignConfig
+) -> dict[str, Reference]:
+    """A reference for each role whose terms need one; a term without need never builds one.
+
+    "auto" stores what is small, and switches the adapter off where whole logits would have to be stored.
+    """
+    found: dict[str, Reference] = {}
+    for role, part in data.items():
+        needing = [term for term in terms if term.role == role and term.needs_reference]
+        if not needing:
+            continue
+        large = config.tune != "full" and any(term.objective.signal == "logits" for term in needing)
+        if config.reference == "adapter" or (config.reference == "auto" and large):
+            found[role] = AdapterOff(needing, asking.switches)
+        else:
+            what = (keys.revision, digest(part.queries), config.max_length, config.tune == "qlora", asking.dtype)
+            found[role] = stored(needing, part, asking, keys.root, content_hash(*map(str, what)))
+    return found
+
+
+def use_features(data: Mapping[str, Encoded], asking: Asking, keys: Keys) -> str | None:
+    """Computes the features of all pictures and lets the data give them, where what makes them is frozen.
+
+    Returns a note where that was possible but did not give the same logits, so that pixels are used; None otherwise.
+    """
+    place = frozen_place(asking.model)
+    rows = {role: [image_digest(query) for query in part.queries] for role, part in data.items()}
+    if place is None or not any(digest for part in rows.values() for digest in part):
+        return None
+    folder = keys.root / f"features-{keys.revision}-{place}-{asking.dtype}"
+    cache = ImageCache(RowStore(folder), place)
+    asking.model.eval()
+    try:
+        _fill(cache, data, rows, asking)
+        difference = max(_difference(cache, part, rows[role], asking) for role, part in data.items())
+    except _UNSUITED as error:
+        return f"Image features are not reused with this model family ({type(error).__name__}: {error})."
+    if difference > _CLOSE:
+        return f"Image features are not reused: the logits would differ by {difference:.1e} of the largest."
+    for role, part in data.items():
+        part.use(cache, rows[role])
+    return None
+
+
+def frozen_place(model: Any) -> Place | None:
+    """The last place up to which nothing of the way from pixels to decoder is trained."""
+    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    trained = {id(p) for p in network.parameters() if p.requires_grad}
+    tower = {id(p) for p in network.get_encoder(modality="image").parameters()}
+    if trained & tower:
+        return None
+    language = [network.get_decoder(), network.get_output_embeddings(), network.get_input_embeddings()]
+    known = {id(p) for part in language for p in part.parameters()}
+    return "tower" if trained - known else "projected"
+
+
+def _fill(
+    cache: ImageCache, data: Mapping[str, Encoded], rows: Mapping[str, Sequence[str | None]], asking: Asking
+) -> None:
+    """Stores the features of every picture that is not stored yet, each picture once."""
+    missing: dict[str, tuple[Encoded, int]] = {}
+    for role, part in data.items():
+        for row, digest_ in enumerate(rows[role]):
+            if digest_ is not None and digest_ not in cache.store:
+                missing.setdefault(digest_, (part, row))
+    names = list(missing)
+    for start in range(0, len(names), FILE_ROWS):
+        block = names[start : start + FILE_ROWS]
+        found: list[torch.Tensor] = []
+        for at in range(0, len(block), asking.batch_size):
+            samples = [missing[name][0][missing[name][1]] for name in block[at : at + asking.batch_size]]
+            found += _features(samples, cache.place, asking)
+        cache.store.add(dict(zip(block, found, strict=True)))
+
+
+def _features(samples: Sequence[Batch], place: Place, asking: Asking) -> list[torch.Tensor]:
+    batch = to_device(collate(samples, asking.padding), asking.model)
+    with asking.autocast():
+        found = image_features(asking.model, batch, place)
+    if len(found) != len(samples):
+        raise ValueError(f"{len(samples)} pictures gave {len(found)} features")
+    return found
+
+
+@torch.no_grad()
+def _difference(cache: ImageCache, part: Encoded, digests: Sequence[str | None], asking: Asking) -> float:
+    """Largest difference between logits from pixels and from stored features, as a share of the largest logit."""
+    some = [(part[row], name) for row, name in enumerate(digests) if name is not None][:_PROBED]
+    if not some:
+        return 0.0
+    logits = []
+    for samples in ([sample for sample, _ in some], [cache.swap(sample, name) for sample, name in some]):
+        batch = to_device(collate(samples, asking.padding), asking.model)
+        with asking.autocast():
+            found = read(asking.model, batch, Wanted(answers=True)).logits
+        assert found is not None
+        logits.append(found.values.float())
+    return float((logits[0] - logits[1]).abs().max() / logits[0].abs().max())

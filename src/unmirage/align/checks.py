@@ -1,0 +1,77 @@
+"""What is wrong with the data, said before training starts, with counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from unmirage.align.batches import Encoded
+from unmirage.errors import UserError
+from unmirage.schema import Query
+
+CONFOUNDED = 0.5
+"""Total variation distance between the opening words of forget and retain set from which a warning is due."""
+_FEW = 3
+_ENOUGH = 20
+"""Rows of each set from which the distance says something: few rows differ by chance."""
+
+
+def check_rows(parts: Mapping[str, Sequence[Query]]) -> None:
+    """Raises UserError where a role has no rows, or forget and retain share some."""
+    for role, rows in parts.items():
+        if not rows:
+            raise UserError(f"the {role} set is empty; the method needs at least one {role} row.")
+    retained = {_asked(query): query.id for query in parts.get("retain", ())}
+    forgotten = [*parts.get("forget", ()), *parts.get("preference", ())]
+    if shared := list(dict.fromkeys(query.id for query in forgotten if _asked(query) in retained)):
+        raise UserError(
+            f"{len(shared)} rows are to be forgotten and retained at once (same question, same picture), such as "
+            f"{', '.join(map(repr, shared[:_FEW]))}; take them out of one of the two sets."
+        )
+
+
+def _asked(query: Query) -> tuple[str, str]:
+    return " ".join(query.question.split()).casefold(), str(query.image)
+
+
+def check_answers(parts: Mapping[str, Encoded], max_length: int | None) -> list[str]:
+    """Raises UserError where `max_length` cuts whole answers away; returns a note where it cuts into some."""
+    notes = []
+    for role, part in parts.items():
+        gone = [query.id for query, length in zip(part.queries, part.answer_lengths(), strict=True) if not length]
+        if gone:
+            raise UserError(
+                f"{len(gone)} of {len(part)} {role} rows have no answer left within max_length={max_length} tokens, "
+                f"such as {', '.join(map(repr, gone[:_FEW]))}; raise max_length or shorten their questions."
+            )
+        if part.shortened:
+            notes.append(f"{part.shortened} of {len(part)} {role} answers are cut at max_length={max_length} tokens.")
+    return notes
+
+
+def confounding(parts: Mapping[str, Sequence[Query]]) -> str | None:
+    """A warning where the opening word tells the forget set from the retain set, else None.
+
+    The measure is the total variation distance between the two sets' opening words: 0 where they open alike, 1 where
+    no word opens both. Unlearning then learns the word as easily as the harm.
+    """
+    forget, retain = ([opening(query) for query in parts.get(role, ())] for role in ("forget", "retain"))
+    if min(len(forget), len(retain)) < _ENOUGH:
+        return None
+    ours, theirs = Counter(forget), Counter(retain)
+    excess = {word: ours[word] / len(forget) - theirs[word] / len(retain) for word in ours | theirs}
+    distance = sum(map(abs, excess.values())) / 2
+    if distance < CONFOUNDED:
+        return None
+    word = max(excess, key=lambda word: excess[word])
+    return (
+        f"the opening words of the forget and the retain set differ (total variation distance {distance:.2f} of 1): "
+        f"{word!r} opens {ours[word]} of {len(forget)} forget rows and {theirs[word]} of {len(retain)} retain rows. "
+        f"Unlearning may learn the word instead of the harm; give the retain set more rows that open with {word!r}."
+    )
+
+
+def opening(query: Query) -> str:
+    """The first word of a question, in lower case and without punctuation around it."""
+    words = query.question.split()
+    return words[0].casefold().strip(".,;:!?\"'()") if words else ""

@@ -1,0 +1,128 @@
+"""Image features computed once for each image, while what makes them is frozen.
+
+Two places to keep them: after the projector ("projected"), where tower and projector are frozen, and after the tower
+("tower"), where the projector is trained. Both are proved on a few pictures before they are used: the logits must
+equal those from the pixels. Features lie on disk, under a key of model and pictures, and are valid for every run that
+starts from the same checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unmirage.align.store import RowStore
+
+Batch = dict[str, Any]
+Place = Literal["projected", "tower"]
+FEATURES = {"projected": "image_features", "tower": "tower_states"}
+NOT_INPUTS = ("labels", "image_mask", "row", *FEATURES.values())
+"""Keys of a batch that are ours, not arguments of a model."""
+PIXELS = "pixel_values"
+
+
+def bare(model: nn.Module) -> Any:
+    """The model itself, without what spreads it over devices or compiles it."""
+    for name in ("module", "_orig_mod"):
+        while isinstance(inner := model.__dict__.get("_modules", {}).get(name), nn.Module):
+            model = inner
+    return model
+
+
+def model_inputs(batch: Batch) -> Batch:
+    """What a model's forward takes of a batch; stored features stand for the pixels."""
+    inputs = {key: value for key, value in batch.items() if key not in NOT_INPUTS}
+    if "image_features" in batch:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=batch["image_features"])}
+    return inputs
+
+
+@contextmanager
+def stored_tower(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """Where the batch holds the tower's outputs, the tower gives them instead of looking at the pixels."""
+    if "tower_states" not in batch:
+        yield
+        return
+    network = bare(model)
+    tower = network.get_encoder(modality="image")
+    states = torch.cat(batch["tower_states"])
+    own = tower.forward
+    tower.forward = lambda *_args, **_options: _tower_output(states, feature_layers(network.config))
+    try:
+        yield
+    finally:
+        tower.forward = own
+
+
+def feature_layers(config: Any) -> tuple[int, ...]:
+    """Which hidden states of the tower the model reads; () where it reads the last one only."""
+    found = getattr(config, "vision_feature_layer", None)
+    if found is None:
+        return ()
+    return (found,) if isinstance(found, int) else tuple(found)
+
+
+class _Sparse(tuple[Any, ...]):
+    """The few hidden states that were kept, found under the numbers by which the model asks for them."""
+
+    __slots__ = ()
+
+    def __new__(cls, kept: dict[int, Tensor]) -> _Sparse:
+        return super().__new__(cls, (kept,))
+
+    def __getitem__(self, number: Any) -> Any:
+        return super().__getitem__(0)[number]
+
+
+def _tower_output(states: Tensor, layers: Sequence[int]) -> Any:
+    """The tower's output from its stored states, shape (images, kept, tokens, width); the last of them is the last."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    hidden = _Sparse({layer: states[:, at] for at, layer in enumerate(layers)})
+    return BaseModelOutputWithPooling(last_hidden_state=states[:, -1], hidden_states=hidden)
+
+
+@torch.no_grad()
+def image_features(model: nn.Module, batch: Batch, place: Place) -> list[Tensor]:
+    """The features of each picture of a batch: (tokens, width) projected, (1, kept, tokens, width) from the tower."""
+    network = bare(model)
+    if place == "projected":
+        pixels = {key: value for key, value in model_inputs(batch).items() if key not in _TEXT}
+        return list(network.get_image_features(**pixels).pooler_output)
+    layers = feature_layers(network.config)
+    seen: list[Any] = []
+    hook = network.get_encoder(modality="image").register_forward_hook(lambda _m, _a, output: seen.append(output))
+    try:
+        network.get_image_features(**{key: value for key, value in model_inputs(batch).items() if key not in _TEXT})
+    finally:
+        hook.remove()
+    states = [seen[0].hidden_states[layer] for layer in layers] + [seen[0].last_hidden_state]
+    return list(torch.split(torch.stack(states, dim=1), 1))
+
+
+_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCache:
+    """Stored features of pictures, by the picture's digest."""
+
+    store: RowStore
+    place: Place
+
+    @property
+    def key(self) -> str:
+        """The key of a sample under which its features stand."""
+        return FEATURES[self.place]
+
+    def swap(self, sample: Batch, digest: str) -> Batch:
+        """The sample with stored features instead of pixels."""
+        kept = {key: value for key, value in sample.items() if key != PIXELS or self.place == "tower"}
+        return {**kept, self.key: self.store[digest]}
