@@ -75,8 +75,8 @@ class AlignConfig(BaseModel):
     rate, cosine decay after `warmup` (a share of the steps). max_length: longest sample in tokens; what is longer is
     cut. general_rows: how many rows of the general data to use, drawn by the seed; None: all.
     train: what may change: "decoder" (all but the vision tower), "language" (not the projector either), "all", or
-    "layers" (`trained_layers`; without them, the layers that the terms read and the two below each). parameters: only parameters whose names contain
-    this, such as "mlp.down_proj".
+    "layers" (`trained_layers`; without them, the layers that the terms read and the two below each). parameters: only
+    parameters whose names contain this, such as "mlp.down_proj".
     tune: "full", "lora", or "qlora" (LoRA on 4-bit weights; needs bitsandbytes); merge: write a merged model instead
     of an adapter. precision: "fp32", "bf16" (what is trained stays in float32), or "auto": bf16 where the checkpoint
     is stored in half precision and a GPU is there. checkpointing: recompute activations in the backward pass.
