@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unmirage.audit.commands import audit
 from unmirage.errors import UserError
+from unmirage.judges.commands import judge as judge_app
+from unmirage.judges.commands import tell_errors
 
 if TYPE_CHECKING:
     from unmirage.datasets import LoadedData
@@ -31,6 +39,8 @@ sandbox = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(sandbox, name="sandbox")
+app.add_typer(audit, name="audit")
+app.add_typer(judge_app, name="judge")
 
 
 class Goal(StrEnum):
@@ -44,13 +54,6 @@ _TARGETS = {
     Goal.bypass: "needs harmful questions that open with another word",
     Goal.over_refusal: "needs harmless questions that open with another word",
 }
-
-
-class JudgeName(StrEnum):
-    """Who says verdicts."""
-
-    truth = "truth"
-    keywords = "keywords"
 
 
 class Format(StrEnum):
@@ -139,21 +142,41 @@ def align(
     strict: Strict = False,
 ) -> None:
     """Fine-tune a checkpoint for safety, or make it unlearn harmful answers."""
+    quiet_libraries()
     from unmirage.align import align, on_step
     from unmirage.align.config import read_settings
     from unmirage.progress import Bars
 
-    settings = read_settings(config, setting or [], method=method, seed=seed)
-    queries = _load(data, format.value, images, None, strict)
-    extra = _load(general, "llava", general_images, None, strict) if general else []
-    better = _load(preferred, format.value, images, None, strict) if preferred else []
-    if "forget" in settings.roles():
-        _tell_refusals(queries)
-    quiet_libraries()
-    with Bars() as bars:
-        done = on_step(lambda step, steps: bars.update(f"training ({settings.method})", step, steps))
-        align(model, queries, settings, out, general=extra, preferred=better, cache=cache, callbacks=[done], tell=_warn)
-    typer.echo(f"Checkpoint: {out}")
+    with _only_first_speaks():
+        settings = read_settings(config, setting or [], method=method, seed=seed)
+        queries = _load(data, format.value, images, None, strict)
+        extra = _load(general, "llava", general_images, None, strict) if general else []
+        better = _load(preferred, format.value, images, None, strict) if preferred else []
+        if "forget" in settings.roles():
+            _tell_refusals(queries)
+        with Bars() as bars:
+            done = on_step(lambda step, steps: bars.update(f"training ({settings.method})", step, steps))
+            align(
+                model, queries, settings, out,
+                general=extra, preferred=better, cache=cache, callbacks=[done], tell=_warn,
+            )  # fmt: skip
+        typer.echo(f"Checkpoint: {out}")
+
+
+def _process() -> int:
+    """The number of this process among those that `torchrun` or `accelerate launch` started; 0: it speaks for all."""
+    return int(os.environ.get("RANK") or 0)
+
+
+@contextmanager
+def _only_first_speaks() -> Iterator[None]:
+    """Sends to nowhere what another process than the first prints; tracebacks are still shown."""
+    with ExitStack() as stack:
+        if _process():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        yield
 
 
 @app.command()
@@ -215,8 +238,15 @@ def evaluate(
         list[str] | None, typer.Option(help="Name of a data file's part, such as seen; once for each file, in order.")
     ] = None,
     judge: Annotated[
-        list[JudgeName] | None,
-        typer.Option(help="keywords (default): VLGuard's list; truth: sandbox data only. May be repeated."),
+        list[str] | None,
+        typer.Option(
+            help="keywords (default): VLGuard's list; rules; truth: sandbox data only; `judge list` has all. "
+            "May be repeated."
+        ),
+    ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="File made by `judge calibrate`: its judge's rates are given corrected too. Repeatable."),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="What results call the model; without it, its folder's name.")
@@ -235,6 +265,8 @@ def evaluate(
     from unmirage.backends.hugging_face import HuggingFaceBackend
     from unmirage.evaluate import Evaluation, evaluate
     from unmirage.evaluate.measure import Subject
+    from unmirage.judges.calibrate import read_calibration
+    from unmirage.judges.registry import judges_named
     from unmirage.progress import Bars
     from unmirage.report.terminal import headline
 
@@ -242,12 +274,15 @@ def evaluate(
     plan = Evaluation(
         queries, _variants(attack or [], queries), Subject(label or model.resolve().name, method, seed, data[0].stem)
     )
-    judges = [_judge(name, data) for name in dict.fromkeys(judge or [JudgeName.keywords])]
+    judges = judges_named(judge or ["keywords"], data)
+    calibrations = [read_calibration(path) for path in calibration or []]
     quiet_libraries()
     backend = HuggingFaceBackend(model, batch_size=batch_size, max_new_tokens=max_new_tokens)
     with Bars() as bars:
-        records = evaluate(plan, backend, judges, out, lambda done, all_: bars.update("asking", done, all_))
+        told = lambda done, all_: bars.update("asking", done, all_)  # noqa: E731
+        records = evaluate(plan, backend, judges, out, told, calibrations)
     headline(records)
+    tell_errors(calibrations, records)
     typer.echo(f"Metrics: {out / 'metrics.json'}")
 
 
@@ -448,18 +483,12 @@ def _read_variants(path: Path) -> list[Variant]:
     return variants
 
 
-def _judge(name: JudgeName, data: list[Path]) -> Any:
-    if name is JudgeName.keywords:
-        from unmirage.judges.keywords import vlguard_keywords
-
-        return vlguard_keywords()
-    from unmirage.judges.truth import TruthJudge
-
-    return TruthJudge.beside(*data)
-
-
 def quiet_libraries() -> None:
     """Keeps the libraries' own bars and advice out of our output; warnings and errors stay."""
+    if "RANK" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by torch once: each process would give advice
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, and it then advises on other packages
+    warnings.simplefilter("ignore", FutureWarning)  # from one library to another
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -467,6 +496,8 @@ def quiet_libraries() -> None:
 
 
 _INTERRUPTED = 130
+_FIRST_ENDS = 5.0
+"""Seconds within which a launcher ends the other processes when the first one has failed."""
 
 
 def main() -> None:
@@ -501,5 +532,8 @@ def _say_usage(error: typer.TyperException) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
+    if number := _process():  # the first one says the same; where it did not fail, nobody ends this process meanwhile
+        time.sleep(_FIRST_ENDS)
+        sentence = f"process {number}: {sentence}"
     typer.echo(sentence, err=True)
     return code

@@ -243,7 +243,12 @@ class JsonLines:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write `text` as UTF-8 to `path` in one step: a reader, or a kill, meets the old file or the new one.
+    """Write `text` as UTF-8 to `path` in one step, see `write_bytes`."""
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Write `data` to `path` in one step: a reader, or a kill, meets the old file or the new one.
 
     Missing parent folders are made. Raises UserError where the disk is full or cannot be written; the
     old file is then untouched.
@@ -254,7 +259,7 @@ def write_text(path: str | Path, text: str) -> Path:
     with _disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_synced(temporary, text.encode())
+            _write_synced(temporary, data)
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)

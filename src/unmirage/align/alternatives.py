@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,37 +10,66 @@ from typing import Any
 import torch
 
 from unmirage.align.config import AlignConfig
+from unmirage.align.processes import agree, here, share
 from unmirage.backends.prompts import Prompt, adds_special_tokens, open_image, turns
-from unmirage.errors import UserError
 from unmirage.runs import write_json
 from unmirage.schema import Query, content_hash
 
 ATTEMPTS = 8
 LONGEST = 256
+KEPT = 16
+"""Answers after which what was sampled is written down."""
+
+Sampler = Callable[[Sequence[Query]], list[str]]
 
 
-def sampler(network: Any, processor: Any, config: AlignConfig, out: Path) -> Callable[[Sequence[Query]], list[str]]:
-    """A function that samples one other answer for each query, or reads what an interrupted run sampled."""
-    path = out / "training" / "alternatives.json"
+def sampler(network: Any, processor: Any, config: AlignConfig, out: Path) -> Sampler:
+    """A function that samples one other answer for each query; what an interrupted run sampled is read back.
+
+    Several processes share the work. The function raises UserError where the model gives a query only the answer that
+    is to be forgotten, or none.
+    """
+    folder = out / "training"
 
     def sample(queries: Sequence[Query]) -> list[str]:
-        import json
-
-        if path.exists():
-            answers: list[str] = json.loads(path.read_text())
-            return answers
-        network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        answers = [alternative(network, processor, query, config.seed) for query in queries]
-        write_json(path, answers)
-        return answers
+        network.eval()
+        kept = _kept(folder)
+        path = folder / f"alternatives-{here().process_index}.json"
+        own = _read(path) if path.exists() else {}
+        missing = [query for query in share(queries) if query.id not in kept]
+        for start in range(0, len(missing), KEPT):
+            own |= {q.id: alternative(network, processor, q, config.seed) for q in missing[start : start + KEPT]}
+            write_json(path, own)
+        lacking = [query.id for query in missing if own[query.id] is None]
+        agree(_none_for(lacking, len(queries)) if lacking else None)
+        kept = _kept(folder)
+        return [kept[query.id] for query in queries]
 
     return sample
 
 
-def alternative(network: Any, processor: Any, query: Query, seed: int) -> str:
-    """An answer other than the query's own, sampled at temperature 1; the same from the same seed.
+def _read(path: Path) -> dict[str, str | None]:
+    found: dict[str, str | None] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
-    Raises UserError where the model gives only that one, or none.
+
+def _kept(folder: Path) -> dict[str, str]:
+    """Everything that is sampled already, by query, whichever process did it."""
+    files = sorted(folder.glob("alternatives-*.json"))
+    return {name: answer for path in files for name, answer in _read(path).items() if answer is not None}
+
+
+def _none_for(lacking: Sequence[str], among: int) -> str:
+    return (
+        f"the model gave {len(lacking)} of {among} queries no other answer in {ATTEMPTS} attempts, such as "
+        f"{lacking[0]!r}; give better answers yourself."
+    )
+
+
+def alternative(network: Any, processor: Any, query: Query, seed: int) -> str | None:
+    """An answer other than the query's own, sampled at temperature 1; the same from the same seed. None: there is none.
+
+    Sampling is from the whole vocabulary.
     """
     prompt = Prompt.of(query)
     text = processor.apply_chat_template(turns(prompt), tokenize=False, add_generation_prompt=True)
@@ -52,9 +82,7 @@ def alternative(network: Any, processor: Any, query: Query, seed: int) -> str:
         for _ in range(ATTEMPTS):
             tokens = network.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=LONGEST)
             new = tokens[0, inputs["input_ids"].shape[1] :]
-            answer: str = processor.tokenizer.decode(new, skip_special_tokens=True)
-            if answer.strip() and answer.strip() != (query.reference or "").strip():
-                return answer.strip()
-    raise UserError(
-        f"the model gave no other answer to query {query.id!r} in {ATTEMPTS} attempts; give better answers yourself."
-    )
+            answer: str = processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+            if answer and answer != (query.reference or "").strip():
+                return answer
+    return None

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unmirage.align.encode import SEQUENCES, Batch, cut, encode
-from unmirage.align.features import FEATURES, PIXELS, ImageCache
+from unmirage.align.encode import SEQUENCES, Batch, cut, encode, told
+from unmirage.align.features import LISTS, PIXELS, ImageCache
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
 _FILL = {**dict.fromkeys(SEQUENCES, 0), "labels": -100, "image_mask": False}
-_LISTS = tuple(FEATURES.values())
 _PLAIN = ("row",)
+_CROSS = "cross_attention_mask"
+"""Which tokens see which parts of a picture, (1, t, pictures, parts): Mllama's."""
 PIXELS_KEPT = 1 << 30
 """Bytes of pixels that one data set keeps in memory; beyond it a picture is read again each time it is needed."""
 
@@ -28,23 +29,35 @@ def collate(samples: Sequence[Batch], padding: int) -> Batch:
     batch: Batch = {}
     for key in dict.fromkeys(key for sample in samples for key in sample):
         values = [sample[key] for sample in samples if key in sample]
+        if key == _CROSS and len(values) < len(samples):
+            raise UserError(
+                "this model family mixes up rows with and without a picture in one batch; "
+                "train with --set batch_size=1, or on rows that all have one."
+            )
         if key in _FILL:
             fill = padding if key == "input_ids" else _FILL[key]
             batch[key] = torch.stack([_extend(value, length, fill) for value in values])
         elif key in _PLAIN:
             batch[key] = torch.tensor(values)
         else:
-            batch[key] = values if key in _LISTS else _joined(key, values)
+            batch[key] = values if key in LISTS else _joined(key, values, length)
     return batch
 
 
-def _joined(key: str, values: list[Tensor]) -> Tensor:
-    if len({value.shape[1:] for value in values}) > 1:
-        raise UserError(
-            f"this model cuts pictures into different numbers of parts ({key}), which cannot be batched; "
-            "train with --set batch_size=1."
-        )
-    return torch.cat(values)
+def _joined(key: str, values: list[Tensor], length: int) -> Tensor:
+    """One tensor of all pictures, joined along axis 0; cut into different numbers of parts, they are padded with 0."""
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    if key == _CROSS:
+        shape[0] = length
+    return torch.cat([_padded(value, shape) for value in values])
+
+
+def _padded(value: Tensor, shape: Sequence[int]) -> Tensor:
+    if list(value.shape[1:]) == list(shape):
+        return value
+    out = value.new_zeros(len(value), *shape)
+    out[tuple(slice(size) for size in value.shape)] = value
+    return out
 
 
 def _extend(value: Tensor, length: int, fill: Any) -> Tensor:
@@ -78,20 +91,32 @@ class Encoded(Dataset[Batch]):
         max_length: int | None = None,
         pixels_kept: int = PIXELS_KEPT,
     ) -> None:
-        """Encodes every query, so that an odd row is found before the first step; raises UserError, see `encode`."""
+        """Encodes every query, so that odd rows are found before the first step; raises UserError, see `encode`.
+
+        All rows that cannot be encoded are told together.
+        """
         self.queries = list(queries)
         self.features: ImageCache | None = None
         self.digests: Sequence[str | None] = ()
         self._processor, self._max_length = processor, max_length
         self._samples: list[Batch] = []
         self.shortened = 0
-        room = pixels_kept
+        problems, room = [], pixels_kept
         for row, query in enumerate(self.queries):
-            whole = encode(processor, query)
-            sample = cut(whole, query, max_length)
-            self.shortened += len(sample["input_ids"]) < len(whole["input_ids"])
+            try:
+                sample = self._encoded(query)
+            except UserError as error:
+                problems.append(str(error))
+                continue
             room -= _pixel_bytes(sample)
             self._samples.append({**(sample if room >= 0 else _light(sample)), "row": row})
+        told(problems, len(self.queries))
+
+    def _encoded(self, query: Query) -> Batch:
+        whole = encode(self._processor, query)
+        sample = cut(whole, query, self._max_length)
+        self.shortened += len(sample["input_ids"]) < len(whole["input_ids"])
+        return sample
 
     def use(self, features: ImageCache, digests: Sequence[str | None]) -> None:
         """From now on gives stored features instead of pixels; `digests` are the rows' pictures."""
@@ -119,6 +144,19 @@ class Encoded(Dataset[Batch]):
     def answer_lengths(self) -> list[int]:
         """Answer tokens of each row; 0 where the answer was cut away."""
         return [int((sample["labels"] != -100).sum()) for sample in self._samples]
+
+
+def encode_all(processor: Any, rows: Mapping[str, Sequence[Query]], max_length: int | None) -> dict[str, Encoded]:
+    """The encoded rows of every role; raises UserError that tells the rows of all roles that cannot be encoded."""
+    found, problems = {}, []
+    for role, queries in rows.items():
+        try:
+            found[role] = Encoded(processor, queries, max_length=max_length)
+        except UserError as error:
+            problems.append(f"{role}: {error}")
+    if problems:
+        raise UserError(" ".join(problems))
+    return found
 
 
 def _light(sample: Batch) -> Batch:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from unmirage.align.batches import Encoded, collate
 from unmirage.align.config import AlignConfig
 from unmirage.align.data import digest, image_digest
-from unmirage.align.features import Batch, ImageCache, Place, image_features
+from unmirage.align.features import ImageCache, Place, picture_features
+from unmirage.align.processes import share, together
 from unmirage.align.references import FILE_ROWS, AdapterOff, Asking, Reference, stored, to_device
 from unmirage.align.signals import Wanted, read
 from unmirage.align.store import RowStore
@@ -22,7 +24,7 @@ from unmirage.schema import content_hash
 _PROBED = 4
 _UNSUITED = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 """What a model family that takes features otherwise may raise; it is said, and pixels are used."""
-_CLOSE = 1e-4
+_CLOSE = {"float32": 1e-4, "bfloat16": 2e-2}
 """Tolerance of logits from stored features, relative to the largest: pictures in another batch sum in another order."""
 
 
@@ -65,18 +67,31 @@ def use_features(data: Mapping[str, Encoded], asking: Asking, keys: Keys) -> str
     if place is None or not any(digest for part in rows.values() for digest in part):
         return None
     folder = keys.root / f"features-{keys.revision}-{place}-{asking.dtype}"
-    cache = ImageCache(RowStore(folder), place)
     asking.model.eval()
-    try:
-        _fill(cache, data, rows, asking)
-        difference = max(_difference(cache, part, rows[role], asking) for role, part in data.items())
-    except _UNSUITED as error:
-        return f"Image features are not reused with this model family ({type(error).__name__}: {error})."
-    if difference > _CLOSE:
-        return f"Image features are not reused: the logits would differ by {difference:.1e} of the largest."
+    fill = partial(_fill, ImageCache(RowStore(folder), place), data, rows, asking)
+    if fault := _fault(fill, asking.dtype):
+        return fault
+    cache = ImageCache(RowStore(folder), place)  # anew: other processes have stored their share
+    differences = (_difference(cache, part, rows[role], asking) for role, part in data.items())
+    if fault := _fault(lambda: max(differences), asking.dtype):
+        return fault
     for role, part in data.items():
         part.use(cache, rows[role])
     return None
+
+
+def _fault(work: Callable[[], float], dtype: str) -> str | None:
+    """Why features cannot be used, by the first process in which `work` fails or differs too much; in all of them."""
+    fault = None
+    try:
+        difference = work()
+        if difference > _CLOSE[dtype]:
+            fault = f"Image features are not reused: the logits would differ by {difference:.1e} of the largest."
+    except torch.OutOfMemoryError:
+        raise
+    except _UNSUITED as error:
+        fault = f"Image features are not reused with this model family ({type(error).__name__}: {error})."
+    return next(filter(None, together(fault)), None)
 
 
 def frozen_place(model: Any) -> Place | None:
@@ -93,30 +108,27 @@ def frozen_place(model: Any) -> Place | None:
 
 def _fill(
     cache: ImageCache, data: Mapping[str, Encoded], rows: Mapping[str, Sequence[str | None]], asking: Asking
-) -> None:
-    """Stores the features of every picture that is not stored yet, each picture once."""
-    missing: dict[str, tuple[Encoded, int]] = {}
+) -> float:
+    """Stores the features of every picture that is not stored yet, each picture once; no difference is known yet."""
+    places: dict[str, tuple[Encoded, int]] = {}
     for role, part in data.items():
         for row, digest_ in enumerate(rows[role]):
-            if digest_ is not None and digest_ not in cache.store:
-                missing.setdefault(digest_, (part, row))
-    names = list(missing)
-    for start in range(0, len(names), FILE_ROWS):
-        block = names[start : start + FILE_ROWS]
-        found: list[torch.Tensor] = []
-        for at in range(0, len(block), asking.batch_size):
-            samples = [missing[name][0][missing[name][1]] for name in block[at : at + asking.batch_size]]
-            found += _features(samples, cache.place, asking)
-        cache.store.add(dict(zip(block, found, strict=True)))
+            if digest_ is not None:
+                places.setdefault(digest_, (part, row))
+    names = list(places)
+    for start in share(range(0, len(names), FILE_ROWS)):
+        block = [name for name in names[start : start + FILE_ROWS] if name not in cache.store]
+        found = {name: _features(*places[name], cache.place, asking) for name in block}
+        if block:
+            cache.store.add({name + part: value for name, parts in found.items() for part, value in parts.items()})
+    return 0.0
 
 
-def _features(samples: Sequence[Batch], place: Place, asking: Asking) -> list[torch.Tensor]:
-    batch = to_device(collate(samples, asking.padding), asking.model)
+def _features(data: Encoded, row: int, place: Place, asking: Asking) -> dict[str, torch.Tensor]:
+    """The features of one row's picture; one at a time, as families put several together in ways of their own."""
+    batch = to_device(collate([data[row]], asking.padding), asking.model)
     with asking.autocast():
-        found = image_features(asking.model, batch, place)
-    if len(found) != len(samples):
-        raise ValueError(f"{len(samples)} pictures gave {len(found)} features")
-    return found
+        return picture_features(asking.model, batch, place)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from unmirage.align.batches import Encoded
+from unmirage.align.encode import told
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
@@ -17,10 +18,12 @@ _ENOUGH = 20
 
 
 def check_rows(parts: Mapping[str, Sequence[Query]]) -> None:
-    """Raises UserError where a role has no rows, or forget and retain share some."""
+    """Raises UserError where a role has no rows, rows lack answers or pictures, or forget and retain share some."""
     for role, rows in parts.items():
         if not rows:
             raise UserError(f"the {role} set is empty; the method needs at least one {role} row.")
+    every = {query.id: query for rows in parts.values() for query in rows}
+    told([fault for query in every.values() if (fault := _lacks(query))], len(every))
     retained = {_asked(query): query.id for query in parts.get("retain", ())}
     forgotten = [*parts.get("forget", ()), *parts.get("preference", ())]
     if shared := list(dict.fromkeys(query.id for query in forgotten if _asked(query) in retained)):
@@ -30,23 +33,38 @@ def check_rows(parts: Mapping[str, Sequence[Query]]) -> None:
         )
 
 
+def _lacks(query: Query) -> str | None:
+    """What a row lacks, as far as that shows without opening its picture."""
+    if not (query.reference or "").strip():
+        return f"query {query.id!r} has no answer to train on; give each row a response."
+    if query.image is not None and not query.image.is_file():
+        return f"{query.image}: the image of query {query.id!r} is missing; restore the file or remove the row."
+    return None
+
+
 def _asked(query: Query) -> tuple[str, str]:
     return " ".join(query.question.split()).casefold(), str(query.image)
 
 
 def check_answers(parts: Mapping[str, Encoded], max_length: int | None) -> list[str]:
     """Raises UserError where `max_length` cuts whole answers away; returns a note where it cuts into some."""
-    notes = []
-    for role, part in parts.items():
-        gone = [query.id for query, length in zip(part.queries, part.answer_lengths(), strict=True) if not length]
-        if gone:
-            raise UserError(
-                f"{len(gone)} of {len(part)} {role} rows have no answer left within max_length={max_length} tokens, "
-                f"such as {', '.join(map(repr, gone[:_FEW]))}; raise max_length or shorten their questions."
-            )
-        if part.shortened:
-            notes.append(f"{part.shortened} of {len(part)} {role} answers are cut at max_length={max_length} tokens.")
-    return notes
+    gone = {role: _answerless(part) for role, part in parts.items()}
+    if lost := {role: ids for role, ids in gone.items() if ids}:
+        counts = " and ".join(f"{len(ids)} of {len(parts[role])} {role} rows" for role, ids in lost.items())
+        some = [name for ids in lost.values() for name in ids][:_FEW]
+        raise UserError(
+            f"{counts} have no answer left within max_length={max_length} tokens, such as "
+            f"{', '.join(map(repr, some))}; raise max_length or shorten their questions."
+        )
+    return [
+        f"{part.shortened} of {len(part)} {role} answers are cut at max_length={max_length} tokens."
+        for role, part in parts.items()
+        if part.shortened
+    ]
+
+
+def _answerless(part: Encoded) -> list[str]:
+    return [query.id for query, length in zip(part.queries, part.answer_lengths(), strict=True) if not length]
 
 
 def confounding(parts: Mapping[str, Sequence[Query]]) -> str | None:

@@ -159,7 +159,7 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
     preset = method(name) if name != COMBINATION else None
     defaults: Mapping[str, Any] = preset.settings if preset else {}
     rest = {**defaults, **rest, "method": name}
-    chosen: dict[str, Any] = {**dict(preset.terms if preset else {}), **{r: rest.pop(r) for r in ROLES if r in rest}}
+    chosen: dict[str, Any] = {**(dict(preset.terms) if preset else {}), **{r: rest.pop(r) for r in ROLES if r in rest}}
     terms = [_term(role, one) for role in ROLES for one in _several(chosen.get(role, ()))]
     for role in ROLES:
         factor = _number(rest.pop(f"{role}_weight", 1), f"{role}_weight")
@@ -230,7 +230,8 @@ def parse_settings(settings: Sequence[str], base: Mapping[str, Any] | None = Non
             raise UserError(f"--set {setting!r} is not a setting; write it as --set lr=1e-4.")
         if name in values:
             raise UserError(f"{name} has an option of its own or is set twice; leave --set {setting} out.")
-        values[name] = value.split(",") if "," in value else value
+        several = "," in value or name.endswith("layers")
+        values[name] = value.split(",") if several else value
     return checked({**(base or {}), **values})
 
 

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from unmirage.align.config import AlignConfig, Role
-from unmirage.align.encode import check_answer
 from unmirage.backends.prompts import image_bytes
 from unmirage.errors import UserError
 from unmirage.schema import Query, content_hash
@@ -35,7 +34,7 @@ def rows_of(
 ) -> dict[str, list[Query]]:
     """The rows of each role that the configuration's terms have; see `methods` for what the roles hold.
 
-    Raises UserError where a row has no answer, and where preference terms lack better answers.
+    Raises UserError where preference terms lack better answers.
     """
     some = _drawn(general, config.general_rows, config.seed)
     harmful = [query for query in queries if query.harmful]
@@ -46,11 +45,7 @@ def rows_of(
         "retain": lambda: [*harmless, *some],
         "preference": lambda: [*better(config, harmful, preferred, sample), *harmful],
     }
-    parts: dict[str, list[Query]] = {role: makers[role]() for role in config.roles()}
-    for rows in parts.values():
-        for query in rows:
-            check_answer(query)
-    return parts
+    return {role: makers[role]() for role in config.roles()}
 
 
 def _drawn(general: Sequence[Query], count: int | None, seed: int) -> Sequence[Query]:

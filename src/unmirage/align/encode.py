@@ -8,6 +8,7 @@ guessed.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from unmirage.schema import Query
 Batch = dict[str, Any]
 TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 SEQUENCES = (*TOKENS, "labels", "image_mask")
+_CROSS = "cross_attention_mask"
+_FEW = 3
+_LONGEST = 200
 _GENERATION = re.compile(r"\{%-?\s*generation\b")
 _NOT_OURS = ("assistant_masks", "labels")
 """What some processors add: a mask that was asked for, and labels of their own (PaliGemma)."""
@@ -36,14 +40,43 @@ def encode(processor: Any, query: Query) -> Batch:
     check_answer(query)
     prompt = Prompt.of(query)
     image = open_image(prompt)
-    inputs = _render(processor, turns(prompt, query.reference), image)
-    ids = inputs["input_ids"][0]
-    answer = _answer_mask(processor, query, ids, image)
+    try:
+        inputs = _render(processor, turns(prompt, query.reference), image)
+        ids = inputs["input_ids"][0]
+        answer = _answer_mask(processor, query, ids, image)
+    except UserError:
+        raise
+    except Exception as error:  # processors raise whatever their arithmetic runs into
+        raise UserError(_rejected(query, image, error)) from error
     tokens = {key: inputs[key][0] for key in TOKENS if key in inputs}
     pixels = {key: value for key, value in inputs.items() if key not in tokens and key not in _NOT_OURS}
-    pictures = ids == image_token(processor)
+    pictures = torch.isin(ids, torch.tensor(image_tokens(processor)))
+    if "labels" in inputs and "token_type_ids" in tokens:
+        # PaliGemma's processor, the only one with labels of its own: by 1 it marks what may not be looked ahead at.
+        tokens["token_type_ids"] = answer.to(ids.dtype)
     sample = {**tokens, **pixels, "labels": ids.masked_fill(~answer, -100), "image_mask": pictures}
     return _ended(processor, sample)
+
+
+def _rejected(query: Query, image: Image.Image | None, error: Exception) -> str:
+    """What a processor that raises says of a query."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if image is None:
+        return f"the model's processor rejects query {query.id!r} ({reason[:_LONGEST]}); remove the row."
+    size = f"{image.width} x {image.height} pixels"
+    return (
+        f"the model's processor rejects the image of query {query.id!r}, {query.image}, {size} ({reason[:_LONGEST]}); "
+        "replace the image or remove the row."
+    )
+
+
+def told(problems: Sequence[str], among: int) -> None:
+    """Raises UserError that tells how many rows have problems, with the first few; nothing where there are none."""
+    if not problems:
+        return
+    first = " ".join(problems[:_FEW])
+    more = f" And {len(problems) - _FEW} more." if len(problems) > _FEW else ""
+    raise UserError(f"{len(problems)} of {among} rows cannot be used: {first}{more}")
 
 
 def check_answer(query: Query) -> None:
@@ -52,10 +85,11 @@ def check_answer(query: Query) -> None:
         raise UserError(f"query {query.id!r} has no answer to train on; give each row a response.")
 
 
-def image_token(processor: Any) -> int:
-    """The id of the image's placeholder token; -1 where the processor has none."""
-    token = getattr(processor, "image_token_id", None)
-    return -1 if token is None else int(token)
+def image_tokens(processor: Any) -> list[int]:
+    """The ids of the tokens that stand for an image; empty where the processor has none."""
+    several = getattr(processor, "image_token_ids", None)
+    tokens = several if several is not None else [getattr(processor, "image_token_id", None)]
+    return [int(token) for token in tokens if token is not None]
 
 
 def _render(processor: Any, chat: list[dict[str, Any]], image: Image.Image | None, **options: Any) -> Batch:
@@ -120,6 +154,8 @@ def _ended(processor: Any, sample: Batch) -> Batch:
     grown = {
         key: torch.cat([sample[key], sample[key].new_tensor([last.get(key, 0)])]) for key in SEQUENCES if key in sample
     }
+    if _CROSS in sample:
+        grown[_CROSS] = torch.cat([sample[_CROSS], sample[_CROSS][:, -1:]], dim=1)
     return {**sample, **grown}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from unmirage.errors import UserError
 
 _NEARLY_FULL = 1_000_000
 """Bytes; with less than this left, a failure to save is put down to the disk."""
+
+_UNALLOCATED = re.compile(r"can't allocate memory|not enough memory|ALLOC_FAILED")
+"""How torch words it where memory other than the GPU's own does not suffice."""
 
 
 @contextmanager
@@ -38,7 +42,9 @@ def memory_errors(config: AlignConfig) -> Iterator[None]:
     """Makes a UserError of memory that does not suffice, which names the switches that are left to turn."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _UNALLOCATED.search(str(error)):
+            raise
         raise UserError(f"the memory does not suffice; {saves_memory(config)}. Saved steps are kept.") from error
 
 

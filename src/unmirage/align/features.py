@@ -21,7 +21,9 @@ from unmirage.align.store import RowStore
 Batch = dict[str, Any]
 Place = Literal["projected", "tower"]
 FEATURES = {"projected": "image_features", "tower": "tower_states"}
-NOT_INPUTS = ("labels", "image_mask", "row", *FEATURES.values())
+LISTS = (*FEATURES.values(), "image_deepstack")
+"""Keys of a batch that hold one tensor for each picture."""
+NOT_INPUTS = ("labels", "image_mask", "row", *LISTS)
 """Keys of a batch that are ours, not arguments of a model."""
 PIXELS = "pixel_values"
 
@@ -38,10 +40,19 @@ def model_inputs(batch: Batch) -> Batch:
     """What a model's forward takes of a batch; stored features stand for the pixels."""
     inputs = {key: value for key, value in batch.items() if key not in NOT_INPUTS}
     if "image_features" in batch:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=batch["image_features"])}
+        inputs["mm_encoder_outputs"] = {"image": _encoder_output(batch)}
     return inputs
+
+
+def _encoder_output(batch: Batch) -> Any:
+    """Stored features in the shape in which the family's own function gives them: one tensor of all, or one each."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    pictures = batch["image_features"]
+    output = BaseModelOutputWithPooling(pooler_output=torch.cat(pictures) if pictures[0].ndim > 2 else pictures)
+    if "image_deepstack" in batch:
+        output.deepstack_features = [tuple(layer) for layer in zip(*batch["image_deepstack"], strict=True)]
+    return output
 
 
 @contextmanager
@@ -90,21 +101,34 @@ def _tower_output(states: Tensor, layers: Sequence[int]) -> Any:
 
 
 @torch.no_grad()
-def image_features(model: nn.Module, batch: Batch, place: Place) -> list[Tensor]:
-    """The features of each picture of a batch: (tokens, width) projected, (1, kept, tokens, width) from the tower."""
+def picture_features(model: nn.Module, batch: Batch, place: Place) -> dict[str, Tensor]:
+    """The features of the one picture of a batch of one sample, by what they are called beside its digest.
+
+    "" is what stands for the picture: (tokens, width) projected, or (parts, tokens, width) where the family gives it
+    so; (parts, kept, tokens, width) from the tower. ".deepstack" holds what Qwen3-VL adds in later layers.
+    """
     network = bare(model)
-    if place == "projected":
-        pixels = {key: value for key, value in model_inputs(batch).items() if key not in _TEXT}
-        return list(network.get_image_features(**pixels).pooler_output)
+    inputs = {key: value for key, value in model_inputs(batch).items() if key not in _TEXT}
+    if place == "tower":
+        return {"": _tower_states(network, inputs)}
+    found = network.get_image_features(**inputs)
+    pooled = found.pooler_output if isinstance(found.pooler_output, Tensor) else torch.cat(list(found.pooler_output))
+    deeper = getattr(found, "deepstack_features", None)
+    return {"": pooled} | ({".deepstack": torch.stack([torch.cat(list(one)) for one in deeper])} if deeper else {})
+
+
+def _tower_states(network: Any, inputs: Batch) -> Tensor:
+    """What the model reads of the tower's output for one picture, with the last hidden state at the end."""
     layers = feature_layers(network.config)
     seen: list[Any] = []
     hook = network.get_encoder(modality="image").register_forward_hook(lambda _m, _a, output: seen.append(output))
     try:
-        network.get_image_features(**{key: value for key, value in model_inputs(batch).items() if key not in _TEXT})
+        network.get_image_features(**inputs)
     finally:
         hook.remove()
-    states = [seen[0].hidden_states[layer] for layer in layers] + [seen[0].last_hidden_state]
-    return list(torch.split(torch.stack(states, dim=1), 1))
+    hidden = seen[0].hidden_states
+    states = [hidden[layer] for layer in layers if hidden is not None] + [seen[0].last_hidden_state]
+    return torch.stack(states, dim=1)
 
 
 _TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -125,4 +149,7 @@ class ImageCache:
     def swap(self, sample: Batch, digest: str) -> Batch:
         """The sample with stored features instead of pixels."""
         kept = {key: value for key, value in sample.items() if key != PIXELS or self.place == "tower"}
-        return {**kept, self.key: self.store[digest]}
+        deeper = f"{digest}.deepstack"
+        return {**kept, self.key: self.store[digest]} | (
+            {"image_deepstack": self.store[deeper]} if deeper in self.store else {}
+        )

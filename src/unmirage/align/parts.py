@@ -32,9 +32,19 @@ def prepare(network: Any, config: AlignConfig) -> Any:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in chosen)
     if config.checkpointing:
-        # No input gradients are asked for: they would force the backward pass down to the first layer.
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_layers(network)
     return network
+
+
+def checkpoint_layers(network: Any) -> None:
+    """Recomputes activations in the backward pass instead of keeping them, with the same gradients.
+
+    transformers then also asks for gradients of the inputs, which would force the backward pass down to the first layer
+    and through the vision tower, whatever is trained; without reentrance they are not needed.
+    """
+    enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    network.disable_input_require_grads()
 
 
 def loading_options(config: AlignConfig) -> dict[str, Any]:
@@ -52,6 +62,16 @@ def loading_options(config: AlignConfig) -> dict[str, Any]:
         bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
     )
     return {"quantization_config": four_bit}
+
+
+def keep_unpacked(network: Any) -> None:
+    """Keeps bitsandbytes from packing 4-bit weights anew, with coarser scales, as soon as a CPU only reads them.
+
+    The reference would be computed with other weights than those that are trained on.
+    """
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def check_layers(network: Any, config: AlignConfig) -> None:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Subset
 
 from unmirage.align.batches import Encoded, collate
 from unmirage.align.features import Batch, bare
+from unmirage.align.processes import share, together
 from unmirage.align.signals import (
     Activations,
     AnswerLogits,
@@ -131,19 +132,21 @@ def stored(terms: Sequence[Term], data: Encoded, asking: Asking, root: Path, key
     """Computes what the terms of one role read for all rows of its data, as far as it is not on disk yet.
 
     `key` names model and rows. The same batches are formed after an interruption, so the values are the same too.
+    Several processes share the work.
     """
     by_key = {signal_key(term): term for term in terms}
     stores = {name: RowStore(root / f"reference-{content_hash(key, name)[:16]}-{name}") for name in by_key}
     asking.model.eval()
     block = max(1, FILE_ROWS // asking.batch_size) * asking.batch_size
-    for start in range(0, len(data), block):
+    for start in share(range(0, len(data), block)):
         rows = range(start, min(start + block, len(data)))
         missing = [name for name in by_key if any(str(row) not in stores[name] for row in rows)]
         if missing:
             found = _ask(asking, Subset(data, rows), [by_key[name] for name in missing])
             for name, values in zip(missing, found, strict=True):
                 stores[name].add(dict(zip(map(str, rows), values, strict=True)))
-    return Stored(stores)
+    together(None)
+    return Stored({name: RowStore(store.folder) for name, store in stores.items()})
 
 
 def _ask(asking: Asking, data: Subset[Batch], terms: Sequence[Term]) -> list[list[Tensor]]:

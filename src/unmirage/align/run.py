@@ -9,9 +9,10 @@ training.json    the losses and notes; written last, so its presence says that t
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,20 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from unmirage.align import alternatives, checks, parts, saving
-from unmirage.align.batches import Encoded, Paired, collate_roles
+from unmirage.align.batches import Encoded, Paired, collate_roles, encode_all
 from unmirage.align.caching import Keys, references_for, use_features
 from unmirage.align.config import AlignConfig
 from unmirage.align.data import digest, rows_of
 from unmirage.align.failures import disk_errors, memory_errors
+from unmirage.align.processes import by_first, check_launch, here, is_first, on_cpu, shard_by_layer, together, unsharded
 from unmirage.align.references import Asking
 from unmirage.align.signals import Switches
 from unmirage.align.terms import terms_of
 from unmirage.align.trainer import AlignTrainer
-from unmirage.backends.checkpoint import load_checkpoint, revision
+from unmirage.backends.checkpoint import load_model, load_processor, revision
 from unmirage.runs import Run
 from unmirage.schema import Query
 
@@ -57,6 +58,13 @@ class Job:
     def training(self) -> Path:
         """Where the Trainer saves."""
         return self.out / "training"
+
+    def inputs(self) -> dict[str, str]:
+        """What identifies the run beside its configuration; how many processes there are decides the whole batch."""
+        more = {"general": self.general, "preferred": self.preferred}
+        found = {"model": self.revision, "data": digest(self.queries)}
+        found |= {name: digest(rows) for name, rows in more.items() if rows}
+        return found | ({"processes": str(here().num_processes)} if here().num_processes > 1 else {})
 
     def rows(self, sample: Callable[[Sequence[Query]], list[str]]) -> dict[str, list[Query]]:
         """The rows of each role."""
@@ -85,19 +93,15 @@ def align(
     checkpoint or data that cannot be used, and where the loss or the memory fails.
     """
     job = Job(model, config, out, cache or out / "cache", queries, general, preferred, revision(model), tell)
-    checks.check_rows(job.rows(lambda rows: ["..."] * len(rows)))
-    inputs = {"model": job.revision, "data": digest(queries)}
-    more = {"general": general, "preferred": preferred}
-    inputs |= {name: digest(rows) for name, rows in more.items() if rows}
+    check_launch()
+    checks.check_rows(job.rows(_unsampled))
     with ExitStack() as stack:
-        run = None
-        if PartialState().is_main_process:
-            run = stack.enter_context(Run.open(out, "align", config.model_dump(mode="json"), inputs))
-        PartialState().wait_for_everyone()
-        if not (out / "training.json").exists():
+        run = by_first(
+            lambda: stack.enter_context(Run.open(out, "align", config.model_dump(mode="json"), job.inputs()))
+        )
+        if not together((out / "training.json").exists())[0]:
             record = _train(job, callbacks)
-            if run is not None:
-                run.write_json("training.json", {"schema": 1, "config": config.model_dump(mode="json"), **record})
+            by_first(lambda: _finish(run, {"schema": 1, "config": config.model_dump(mode="json"), **record}))
         if run is not None:
             shutil.rmtree(job.training, ignore_errors=True)
             if cache is None:
@@ -105,56 +109,110 @@ def align(
     return out
 
 
+def _unsampled(queries: Sequence[Query]) -> list[str]:
+    """Stands for better answers that are not sampled yet."""
+    return ["..."] * len(queries)
+
+
+def _finish(run: Run | None, record: dict[str, Any]) -> None:
+    """Says that the folder is whole."""
+    assert run is not None
+    run.write_json("training.json", record)
+
+
 def _train(job: Job, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
     """Trains and saves; returns what `training.json` says of it."""
     config = job.config
-    set_seed(config.seed)
-    network, processor = load_checkpoint(job.model, **parts.loading_options(config))
-    kept = network.dtype
-    bf16 = parts.uses_bf16(config, kept)
-    network = parts.prepare(network, config)
-    parts.set_dtypes(network, bf16)
     with memory_errors(config), disk_errors(job.out):
-        rows = job.rows(alternatives.sampler(network, processor, config, job.out))
-        data = {role: Encoded(processor, part, max_length=config.max_length) for role, part in rows.items()}
-        notes = [*checks.check_answers(data, config.max_length), *filter(None, [checks.confounding(rows)])]
-        settings = arguments(config, job.training, bf16)
-        network.to(settings.device)  # before the references are made: on the same device as the policy's
-        asking = Asking(
-            network,
-            processor.tokenizer.pad_token_id,
-            config.batch_size,
-            Switches(config.truncate, config.answer_head, config.share_forward),
-            partial(torch.autocast, settings.device.type, torch.bfloat16, enabled=bf16),
-            "bfloat16" if bf16 else "float32",
-        )
-        terms, keys = terms_of(config), Keys(job.cache, job.revision)
-        with PartialState().main_process_first():
-            notes += filter(None, [use_features(data, asking, keys) if config.image_cache else None])
-            references = references_for(terms, data, asking, keys, config)
-        for note in notes:
-            job.tell(note)
-        trainer = AlignTrainer(
-            model=network,
-            args=settings,
-            terms=terms,
-            references=references,
-            ids={role: [query.id for query in part] for role, part in rows.items()},
-            switches=asking.switches,
-            train_dataset=Paired(data, config.seed),
-            data_collator=partial(collate_roles, padding=asking.padding),
-            processing_class=processor,
-            callbacks=list(callbacks),
-        )
-        trainer.remove_callback(PrinterCallback)  # it writes to standard output, which belongs to the caller
+        processor = load_processor(job.model)
+        data = encode_all(processor, job.rows(_unsampled), config.max_length)  # before the weights: they take longest
+        start = _load(job)
+        if config.preferred == "sampled" and "preference" in data:
+            sample = alternatives.sampler(start.network, processor, config, job.out)
+            data = encode_all(processor, job.rows(sample), config.max_length)
+        notes = [*checks.check_answers(data, config.max_length), *_doubts(data)]
+        trainer = _trainer(job, start, processor, data, notes, callbacks)
+        if is_first():
+            for note in notes:
+                job.tell(note)
         saving.train(trainer, job.training)
-        saving.save(trainer, processor, kept, job.model, job.out, config)
+        saving.save(trainer, processor, start.stored, job.model, job.out, config)
     counts = {role: len(part) for role, part in data.items()}
     return {"notes": notes, "rows": counts, "history": trainer.state.log_history}
 
 
+def _doubts(data: Mapping[str, Encoded]) -> list[str]:
+    found = checks.confounding({role: part.queries for role, part in data.items()})
+    return [found] if found else []
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The network before training, ready and on its device. `stored`: the type that its weights are stored in."""
+
+    network: Any
+    stored: torch.dtype
+    bf16: bool
+    settings: TrainingArguments
+
+
+def _load(job: Job) -> Start:
+    set_seed(job.config.seed)
+    network = load_model(job.model, **parts.loading_options(job.config))
+    parts.keep_unpacked(network)
+    shard_by_layer(network)
+    stored = network.dtype
+    bf16 = parts.uses_bf16(job.config, stored)
+    network = parts.prepare(network, job.config)
+    parts.set_dtypes(network, bf16)
+    settings = arguments(job.config, job.training, bf16)
+    network.to(settings.device)  # before references are made: on the same device as the policy's
+    return Start(network, stored, bf16, settings)
+
+
+def _trainer(
+    job: Job,
+    start: Start,
+    processor: Any,
+    data: Mapping[str, Encoded],
+    notes: list[str],
+    callbacks: Sequence[TrainerCallback],
+) -> AlignTrainer:
+    """The trainer with everything that is computed before the first step; adds to the notes."""
+    config, asking = job.config, _asking(job.config, start, processor)
+    terms, keys = terms_of(config), Keys(job.cache, job.revision)
+    notes += filter(None, [use_features(data, asking, keys) if config.image_cache else None])
+    trainer = AlignTrainer(
+        model=start.network,
+        args=start.settings,
+        terms=terms,
+        references=references_for(terms, data, asking, keys, config),
+        ids={role: [query.id for query in part.queries] for role, part in data.items()},
+        switches=asking.switches,
+        train_dataset=Paired(data, config.seed),
+        data_collator=partial(collate_roles, padding=asking.padding),
+        processing_class=processor,
+        callbacks=list(callbacks),
+    )
+    notes += unsharded(trainer.is_fsdp_enabled)
+    trainer.remove_callback(PrinterCallback)  # it writes to standard output, which belongs to the caller
+    return trainer
+
+
+def _asking(config: AlignConfig, start: Start, processor: Any) -> Asking:
+    return Asking(
+        start.network,
+        processor.tokenizer.pad_token_id,
+        config.batch_size,
+        Switches(config.truncate, config.answer_head, config.share_forward),
+        partial(torch.autocast, start.settings.device.type, torch.bfloat16, enabled=start.bf16),
+        "bfloat16" if start.bf16 else "float32",
+    )
+
+
 def arguments(config: AlignConfig, work: Path, bf16: bool = False) -> TrainingArguments:
     """The Trainer's settings."""
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"  # a launcher's own choice would differ
     return TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
@@ -175,7 +233,8 @@ def arguments(config: AlignConfig, work: Path, bf16: bool = False) -> TrainingAr
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=on_cpu(),
+        ddp_find_unused_parameters=True,  # which parameters a loss reaches depends on its terms
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,29 @@ State = dict[str, Tensor]
 
 def train(trainer: Any, work: Path) -> None:
     """Trains to the end, from the newest saved step where there is one."""
-    saved = last_checkpoint(work)
-    if saved is not None and not hasattr(trainer.model, "peft_config") and not trainer.is_fsdp_enabled:
-        restore(trainer.model, saved)
-    trainer.train(resume_from_checkpoint=saved)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
 
 
 def last_checkpoint(work: Path) -> str | None:
     """The newest saved step of an interrupted run, if any; one that was cut off while it was saved does not count."""
-    whole = (path.parent for path in work.glob("checkpoint-*/trainer_state.json"))  # the Trainer writes it last
-    steps = sorted(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    return str(steps[-1]) if steps else None
+    states = work.glob("checkpoint-*/trainer_state.json")  # the Trainer writes it last
+    steps = sorted(states, key=lambda path: int(path.parent.name.rsplit("-", 1)[1]), reverse=True)
+    return next((str(path.parent) for path in steps if _is_json(path)), None)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
 
 
 def restore(network: Any, saved: str) -> None:
     """Puts the weights of a saved step into the model.
 
-    The Trainer alone does not: it saves under the names that files have on the Hub, reads them back without renaming,
-    and only warns that none of them fits.
+    The Trainer's own way does not: it saves under the names that files have on the Hub, reads them back without
+    renaming, and only warns that none of them fits.
     """
     weights = type(network).from_pretrained(saved, dtype=torch.float32, use_safetensors=True).state_dict()
     network.load_state_dict(weights)
@@ -47,6 +53,7 @@ def save(trainer: Any, processor: Any, stored: torch.dtype, base: Path, out: Pat
         return
     network = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if config.tune == "full":
+        state = untied(network, state)
         state = negated(state, base, config.task_scale) if config.finish == "negate" else state
         network.save_pretrained(out, state_dict=cast(state, stored))
         network.config.dtype = stored
@@ -54,6 +61,12 @@ def save(trainer: Any, processor: Any, stored: torch.dtype, base: Path, out: Pat
     else:
         save_adapter(network, state, stored, base, out, config)
     processor.save_pretrained(out)
+
+
+def untied(network: Any, state: State) -> State:
+    """The weights without those that are another one's second name: gathered from shards they would be saved twice."""
+    tied = getattr(network, "all_tied_weights_keys", None) or {}
+    return {name: value for name, value in state.items() if name not in tied or tied[name] not in state}
 
 
 def cast(state: State, dtype: torch.dtype) -> State:

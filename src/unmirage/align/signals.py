@@ -161,7 +161,7 @@ def read(model: nn.Module, batch: Batch, wanted: Wanted, switches: Switches | No
             stack.enter_context(truncated(model, max(wanted.layers)))
         hidden = stack.enter_context(captured(model, wanted.layers))
         stack.enter_context(stored_tower(model, batch))
-        logits = model(**model_inputs(batch), logits_to_keep=head if wanted.answers else 1).logits
+        logits = model(**model_inputs(batch), logits_to_keep=head if wanted.answers else 1, use_cache=False).logits
     if not wanted.answers:
         return Outputs(batch, None, hidden)
     kept = logits if switches.answer_head else logits[:, :-1][answer]

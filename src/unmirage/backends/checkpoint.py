@@ -36,9 +36,32 @@ def load_processor(folder: Path) -> Any:
     from transformers import AutoProcessor
 
     with _loading(folder):
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        try:
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        except Exception as error:
+            processor = _without_video(folder) if _is_about_video(error) else None
+            if processor is None:
+                raise
     _check_processor(folder, processor)
     return processor
+
+
+def _is_about_video(error: Exception) -> bool:
+    return any(sign in str(error).lower() for sign in ("video_processor", "video processor", "torchvision"))
+
+
+def _without_video(folder: Path) -> Any | None:
+    """The family's own processor class less its part for videos, which torchvision would be needed for; else None."""
+    import transformers
+
+    path = folder / "processor_config.json"
+    own = (
+        getattr(transformers, json.loads(path.read_text()).get("processor_class", ""), None) if path.exists() else None
+    )
+    if own is None:
+        return None
+    kept = [part for part in own.get_attributes() if "video" not in part]
+    return type(own.__name__, (own,), {"get_attributes": classmethod(lambda _: kept)}).from_pretrained(folder)
 
 
 def load_model(folder: Path, **options: Any) -> Any:
@@ -92,13 +115,15 @@ def _loading(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        hint = _TORCHVISION if "VIDEO_PROCESSOR" in str(error) or "torchvision" in str(error).lower() else ""
+        hint = _TORCHVISION if _is_about_video(error) else ""
         what = f"{type(error).__name__}: {reason}"
         raise UserError(f"{folder}: the checkpoint cannot be loaded ({what}).{hint}") from error
 
 
 def _check_processor(folder: Path, processor: Any) -> None:
     """Raises UserError where questions cannot be rendered or batched."""
+    if not hasattr(processor, "tokenizer"):
+        raise UserError(f"{folder}: there is a tokenizer but no processor for images; save the model's own one there.")
     if not getattr(processor, "chat_template", None):
         raise UserError(f"{folder}: the processor has no chat template; save one with it as chat_template.jinja.")
     if processor.tokenizer.pad_token_id is None:
