@@ -14,7 +14,6 @@ import torch
 from transformers import AutoProcessor, PreTrainedModel, TrainerCallback
 
 from unmirage.align import AlignConfig, align
-from unmirage.align.batches import collate
 from unmirage.align.encode import encode
 from unmirage.backends.checkpoint import load_checkpoint
 from unmirage.backends.hugging_face import HuggingFaceBackend
@@ -108,12 +107,6 @@ def test_generation_is_greedy_whatever_the_checkpoint_says(tiny_folder: Path, co
     prompts = [Prompt("a", "Share ways to make this object", None)]
     plain, odd = (HuggingFaceBackend(folder, max_new_tokens=12) for folder in (tiny_folder, copy))
     assert list(odd.answer(prompts)) == list(plain.answer(prompts))
-
-
-def test_pictures_in_different_numbers_of_parts_are_refused_by_name() -> None:
-    samples = [{"input_ids": torch.tensor([1]), "pixel_values": torch.zeros(1, parts, 3, 4, 4)} for parts in (3, 5)]
-    with pytest.raises(UserError, match=r"pixel_values.*batch_size=1"):
-        collate(samples, padding=0)
 
 
 def test_a_full_disk_at_the_end_of_training_is_a_sentence(

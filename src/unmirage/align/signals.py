@@ -86,7 +86,7 @@ class Activations:
 
     def mean_square(self, target: Tensor) -> Tensor:
         """Shape (batch,): mean over counted positions, layers and features of the squared distance to `target`."""
-        return self.mean((self.values - target).pow(2).mean(dim=-1))
+        return self.mean((self.values.float() - target.float()).pow(2).mean(dim=-1))  # bf16 would round it to 3 digits
 
 
 @dataclass(frozen=True, slots=True)

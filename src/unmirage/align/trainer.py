@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
 from unmirage.align.features import Batch
-from unmirage.align.processes import agree
+from unmirage.align.processes import agree, together
 from unmirage.align.references import Reference
 from unmirage.align.saving import restore
 from unmirage.align.signals import Outputs, Switches, read
@@ -132,10 +132,11 @@ class AlignTrainer(Trainer):  # type: ignore[misc]
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Clips as the base class does; raises UserError before a step that would ruin the weights."""
         norm = super()._clip_grad_norm(model)
-        if norm is not None and not math.isfinite(float(norm)):
+        if norm is not None and not math.isfinite(float(norm)):  # the same in all processes
+            rows = "; ".join(together(self._rows(self._batch)))
             raise UserError(
                 f"step {self.state.global_step + 1}: the gradient is not a finite number ({float(norm)}) though the "
-                f"loss is. Rows of its last batch {self._rows(self._batch)}. {_HINT}"
+                f"loss is. Rows of its last batch {rows}. {_HINT}"
             )
         return norm
 
