@@ -22,7 +22,8 @@ from unmirage.align.objectives import Objective, find
 from unmirage.align.weights import Schedule, Weight
 from unmirage.errors import UserError
 
-Role = Literal["learn", "forget", "retain", "preference"]
+Role = Literal["learn", "forget", "preference", "retain"]
+"""In the order of their passes: the backward pass begins with the last, while the others are held; so the largest first."""
 ROLES: tuple[Role, ...] = get_args(Role)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -177,7 +178,7 @@ def _several(value: Any) -> Sequence[TermLike]:
 
 def _term(role: Role, given: TermLike) -> dict[str, Any]:
     """A term's fields; options may stand beside them, as in {"objective": "npo", "beta": 0.1}."""
-    fields_ = {"objective": given} if isinstance(given, str) else dict(given)
+    fields_: dict[str, Any] = {"objective": given} if isinstance(given, str) else dict(given)
     own = {key: fields_.pop(key) for key in list(fields_) if key in TermConfig.model_fields}
     if "objective" not in own:
         raise ValueError(f"a {role} term names no objective: {given!r}")

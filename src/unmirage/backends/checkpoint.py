@@ -55,13 +55,13 @@ def _without_video(folder: Path) -> Any | None:
     import transformers
 
     path = folder / "processor_config.json"
-    own = (
-        getattr(transformers, json.loads(path.read_text()).get("processor_class", ""), None) if path.exists() else None
-    )
+    name = json.loads(path.read_text()).get("processor_class") if path.exists() else None
+    own = getattr(transformers, name or "", None)
     if own is None:
         return None
     kept = [part for part in own.get_attributes() if "video" not in part]
-    return type(own.__name__, (own,), {"get_attributes": classmethod(lambda _: kept)}).from_pretrained(folder)
+    images_only: Any = type(own.__name__, (own,), {"get_attributes": classmethod(lambda _: kept)})
+    return images_only.from_pretrained(folder)
 
 
 def load_model(folder: Path, **options: Any) -> Any:

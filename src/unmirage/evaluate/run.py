@@ -17,8 +17,10 @@ from pydantic import BaseModel
 
 from unmirage.backends.prompts import Prompt, image_bytes
 from unmirage.errors import UserError
+from unmirage.evaluate.correct import corrected
 from unmirage.evaluate.measure import Subject, measure
 from unmirage.judges import Judge, judge_all
+from unmirage.judges.calibrate import Calibration
 from unmirage.runs import Run
 from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict, content_hash
 
@@ -75,9 +77,11 @@ def evaluate(
     judges: Sequence[Judge],
     out: Path,
     progress: Progress = lambda _done, _planned: None,
+    calibrations: Sequence[Calibration] = (),
 ) -> list[Record]:
     """Asks what is not answered yet, judges, measures; returns the records of `metrics.json`.
 
+    Rates of judges in `calibrations` are given corrected too, see `corrected`.
     Raises UserError where the run folder holds other questions, pictures, weights or generation settings.
     """
     subject = plan.subject
@@ -86,11 +90,11 @@ def evaluate(
     with Run.open(out, "evaluate", config, inputs) as run:
         _write_plan(run, plan)
         _ask(run, plan, backend, progress)
-        return _judge_and_measure(run, plan, judges)
+        return _judge_and_measure(run, plan, judges, calibrations)
 
 
-def rejudge(out: Path, judges: Sequence[Judge]) -> list[Record]:
-    """Judges an evaluation's stored answers again, without generating anything."""
+def rejudge(out: Path, judges: Sequence[Judge], calibrations: Sequence[Calibration] = ()) -> list[Record]:
+    """Judges an evaluation's stored answers again, without generating anything; corrects as `evaluate` does."""
     with Run.reopen(out) as run:
         queries = run.log("queries.jsonl").read(Query)
         variants = run.log("variants.jsonl").read(Variant)
@@ -98,7 +102,7 @@ def rejudge(out: Path, judges: Sequence[Judge]) -> list[Record]:
         if run.manifest.command != "evaluate":
             raise UserError(f"{out} is a run of `{run.manifest.command}`; give the folder of an evaluation.")
         subject = Subject(config["model"], config["method"], config["seed"], config["data"])
-        return _judge_and_measure(run, Evaluation(queries, variants, subject), judges)
+        return _judge_and_measure(run, Evaluation(queries, variants, subject), judges, calibrations)
 
 
 def _write_plan(run: Run, plan: Evaluation) -> None:
@@ -147,13 +151,16 @@ def _answer(prompt: Prompt, key: str, text: str, plan: Evaluation) -> Answer:
     )
 
 
-def _judge_and_measure(run: Run, plan: Evaluation, judges: Sequence[Judge]) -> list[Record]:
+def _judge_and_measure(
+    run: Run, plan: Evaluation, judges: Sequence[Judge], calibrations: Sequence[Calibration]
+) -> list[Record]:
     answers = run.log("answers.jsonl").read(Answer)
     records: list[Record] = []
     for judge in judges:
         verdicts: list[Verdict] = list(judge_all(judge, plan.queries, answers))
         run.write_text(f"verdicts/{judge.name}.jsonl", _lines(verdicts))
         records += measure(plan.queries, plan.variants, verdicts, plan.subject)
+    records += corrected(records, calibrations)
     metrics = Metrics(schema=1, run=run.manifest.id, records=records)
     run.write_json("metrics.json", metrics.model_dump(mode="json", by_alias=True))
     return records

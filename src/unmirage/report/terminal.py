@@ -25,8 +25,12 @@ def headline(records: Sequence[Record], console: Console | None = None) -> None:
     console.print(
         "ASR, refused, irrelevant: of harmful questions. RR (refused), utility (right answer): of harmless ones."
     )
-    if any("keywords" in record.judge for record in records):
-        console.print("Keywords only tell refusals: their ASR is every other answer, off topic or not.")
+    if any(_tells_refusals_alone(record.judge) for record in records):
+        console.print("Rules and lists only tell refusals: their ASR is every other answer, off topic or not.")
+
+
+def _tells_refusals_alone(judge: str) -> bool:
+    return judge.startswith("rules-") or "keywords" in judge or "-list-" in judge
 
 
 def _table(judge: str, split: str | None, records: Sequence[Record]) -> Table:

@@ -1,0 +1,144 @@
+"""Answers that people have labelled: CSV or JSON lines, with columns that the user names or that are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unmirage.errors import UserError
+from unmirage.schema import Label
+
+VALUES: dict[str, Label] = {
+    "refusal": Label.REFUSAL,
+    "partial": Label.PARTIAL,
+    "compliance": Label.COMPLIANCE,
+    # The final_label column of XSTest's completions (Röttger et al., NAACL 2024).
+    "1_full_compliance": Label.COMPLIANCE,
+    "2_full_refusal": Label.REFUSAL,
+    "3_partial_refusal": Label.PARTIAL,
+}
+ANSWER_COLUMNS = ("answer", "completion", "response", "text")
+LABEL_COLUMNS = ("label", "final_label")
+QUESTION_COLUMNS = ("question", "prompt")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One answer with the label that people gave it; `row` counts from 1, without the heading."""
+
+    row: int
+    text: str
+    label: Label
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns; None: the first known name that the file has."""
+
+    answer: str | None = None
+    label: str | None = None
+    question: str | None = None
+
+
+KNOWN = Columns()
+
+
+def read_values(pairs: list[str]) -> dict[str, Label]:
+    """`VALUES` and what the user adds as VALUE=LABEL, such as "no=refusal"; UserError for anything else."""
+    values = dict(VALUES)
+    for pair in pairs:
+        value, _, label = pair.rpartition("=")
+        if not value or label not in ("refusal", "partial", "compliance"):
+            raise UserError(f"{pair!r} is no VALUE=LABEL; LABEL is refusal, partial or compliance.")
+        values[value.strip()] = Label(label)
+    return values
+
+
+def read_labels(path: Path, columns: Columns = KNOWN, values: Mapping[str, Label] = VALUES) -> list[Labelled]:
+    """All labelled answers of a .csv or .jsonl file.
+
+    Raises UserError naming file, row and column where the file cannot be read, a column is missing or a label is
+    unknown: a calibration over a part of the labels would be another calibration.
+    """
+    rows = list(_rows(path))
+    if not rows:
+        raise UserError(f"{path} holds no rows; give a file of answers with labels.")
+    answer = _column(path, rows[0], columns.answer, ANSWER_COLUMNS, "--answer-column")
+    label = _column(path, rows[0], columns.label, LABEL_COLUMNS, "--label-column")
+    question = columns.question or next((name for name in QUESTION_COLUMNS if name in rows[0]), None)
+    return [
+        Labelled(
+            number,
+            _cell(path, number, row, answer),
+            _label(path, number, row, label, values),
+            str(row.get(question) or "") if question else "",
+        )
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a .csv or .jsonl file of labels.") from error
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save the labels as UTF-8.") from None
+    if path.suffix == ".csv":
+        return _csv_rows(path, text)
+    if path.suffix == ".jsonl":
+        return _json_rows(path, text)
+    raise UserError(f"{path} ends neither with .csv nor with .jsonl; give the labels in one of these formats.")
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.reader.line_num}: {error}; correct the quotes there.") from None
+
+
+def _json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}); write one object a line.") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: not an object; write one object a line.")
+        yield row
+
+
+def _column(path: Path, row: Mapping[str, Any], wanted: str | None, known: tuple[str, ...], option: str) -> str:
+    found = next((name for name in ((wanted,) if wanted else known) if name in row), None)
+    if found is None:
+        looked = repr(wanted) if wanted else " or ".join(map(repr, known))
+        there = ", ".join(map(repr, row)) or "none"
+        raise UserError(f"{path} has no column {looked} but {there}; name the column with {option}.")
+    return found
+
+
+def _cell(path: Path, number: int, row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise UserError(f"{path}, row {number}, column {column!r}: there is no text; give every row an answer.")
+    return value
+
+
+def _label(path: Path, number: int, row: Mapping[str, Any], column: str, values: Mapping[str, Label]) -> Label:
+    value = str(row.get(column, "")).strip()
+    if value not in values:
+        raise UserError(
+            f"{path}, row {number}, column {column!r}: the label {value!r} is unknown; say what it means with "
+            f"--value {value or 'VALUE'}=refusal (or partial, compliance)."
+        )
+    return values[value]
