@@ -27,6 +27,7 @@ class Loader(Protocol):
         split: str | None = None,
         strict: bool = False,
         verify_images: bool = False,
+        require_images: bool = True,
     ) -> LoadedData:
         """Read the data set at `path`."""
         ...
@@ -44,15 +45,25 @@ def load(
     split: str | None = None,
     strict: bool = False,
     verify_images: bool = False,
+    require_images: bool = True,
 ) -> LoadedData:
     """Read the data set at `path`, which is written in `format`, one of `FORMATS`.
 
     `name` is what results call the data; without it the file's stem. `images` is the image folder,
     found beside the file where it is not given. `split` marks all queries as one part ("seen").
     Bad rows are skipped and reported in `problems`; with `strict` the first one raises UserError.
-    `verify_images` decodes every image, which takes as long as reading them all.
+    `verify_images` decodes every image, which takes as long as reading them all. Without `require_images` a row
+    whose image is not there is reported but kept, for those who look only at its words.
     Raises UserError for an unknown format, a file that cannot be read and data without one good row.
     """
     if format not in FORMATS:
         raise UserError(f"There is no data format {format!r}; the formats are {', '.join(sorted(FORMATS))}.")
-    return FORMATS[format](path, name, images=images, split=split, strict=strict, verify_images=verify_images)
+    return FORMATS[format](
+        path,
+        name,
+        images=images,
+        split=split,
+        strict=strict,
+        verify_images=verify_images,
+        require_images=require_images,
+    )

@@ -45,6 +45,7 @@ def load(
     split: str | None = None,
     strict: bool = False,
     verify_images: bool = False,
+    require_images: bool = True,
 ) -> LoadedData:
     """Read a LLaVA instruction file; the options are those of `unmirage.datasets.load`."""
     file = Path(path)
@@ -54,12 +55,14 @@ def load(
     taken: set[str] = set()
     longer = 0
     for number, raw in enumerate(read_rows(file)):
-        found = _query(file, number, raw, folder, verify_images)
+        found = _query(file, number, raw, folder, verify_images, require_images)
         if isinstance(found, Problem):
             if strict:
                 raise UserError(str(found))
             problems.append(found)
             continue
+        if not require_images and found.image is not None and (fault := image_fault(folder, raw["image"], False)):
+            problems.append(Problem(file, number, "image", *fault, skipped=False))
         longer += len(raw["conversations"]) > 2
         update = {"id": _unique(found.id, taken), "data": name or file.stem, "split": split}
         queries.append(found.model_copy(update=update))
@@ -79,7 +82,7 @@ def _unique(row_id: str, taken: set[str]) -> str:
     return unique
 
 
-def _query(file: Path, number: int, raw: Any, folder: Path, verify: bool) -> Query | Problem:
+def _query(file: Path, number: int, raw: Any, folder: Path, verify: bool, require: bool) -> Query | Problem:
     def problem(where: str, kind: str, what: str, fix: str) -> Problem:
         return Problem(file, number, where, kind, what, fix)
 
@@ -90,7 +93,8 @@ def _query(file: Path, number: int, raw: Any, folder: Path, verify: bool) -> Que
         where = ".".join(map(str, first["loc"])) or "row"
         return problem(where, "bad-row", first["msg"], "correct it or delete the row")
     if row.image is not None and (fault := image_fault(folder, row.image, verify)):
-        return problem("image", *fault)
+        if require or fault[0] != "missing-image":
+            return problem("image", *fault)
     if [turn.speaker for turn in row.conversations[:2]] != ["human", "gpt"]:
         fix = "put the question, from 'human', before its answer, from 'gpt'"
         return problem("conversations", "bad-row", "it does not begin with a question and its answer", fix)

@@ -71,6 +71,7 @@ def load(
     split: str | None = None,
     strict: bool = False,
     verify_images: bool = False,
+    require_images: bool = True,
 ) -> LoadedData:
     """Read a VLGuard JSON file; the options are those of `unmirage.datasets.load`.
 
@@ -82,7 +83,7 @@ def load(
     """
     file = Path(path)
     rows = read_rows(file)
-    reader = _Reader(file, image_folder(file, images), name or file.stem, split, strict, verify_images)
+    reader = _Reader(file, image_folder(file, images), name or file.stem, split, strict, verify_images, require_images)
     queries = [query for number, row in enumerate(rows) for query in reader.queries_of(number, row)]
     if not queries:
         raise UserError(f"{file} has no usable row among {len(rows)}; the first problem is: {reader.problems[0]}")
@@ -99,6 +100,7 @@ class _Reader:
     split: str | None
     strict: bool
     verify_images: bool
+    require_images: bool
     problems: list[Problem] = field(default_factory=list)
     unknown_keys: Counter[str] = field(default_factory=Counter)
     taken_ids: set[str] = field(default_factory=set)
@@ -160,8 +162,9 @@ class _Reader:
         fault = image_fault(self.folder, image, self.verify_images)
         if fault is None:
             return self.folder / image
-        self._report(number, "image", *fault)
-        return None
+        kept = fault[0] == "missing-image" and not self.require_images
+        self._report(number, "image", *fault, skipped=not kept)
+        return self.folder / image if kept else None
 
     def _questions(self, number: int, row: Row) -> Iterator[tuple[Subset, str, str | None]]:
         subsets = (SAFE_SAFES, SAFE_UNSAFES) if row.safe else (UNSAFES,)

@@ -1,0 +1,187 @@
+"""The verbs `unmirage audit ...`. Nothing heavy is imported before a verb needs it, and `data` needs no torch."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unmirage.audit.model.command import model
+from unmirage.errors import UserError
+
+if TYPE_CHECKING:
+    from unmirage.audit.data import Audit, Settings
+    from unmirage.audit.table import Source
+
+audit = typer.Typer(
+    help="Find the shortcut before it bites: words that tell refusal though they say nothing about harm.",
+    no_args_is_help=True,
+)
+
+
+class AuditFormat(StrEnum):
+    """Formats of data to audit."""
+
+    auto = "auto"
+    table = "table"
+    vlguard = "vlguard"
+    llava = "llava"
+
+
+class LabelsFrom(StrEnum):
+    """Where labels come from."""
+
+    auto = "auto"
+    given = "given"
+    answers = "answers"
+
+
+class Repair(StrEnum):
+    """Ways to repair data."""
+
+    rebalance = "rebalance"
+    counterfactual = "counterfactual"
+
+
+@audit.command()
+def data(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Data files (JSON, JSONL, CSV, TSV, Parquet, Arrow) or saved data sets."
+        ),
+    ],
+    format: Annotated[
+        AuditFormat, typer.Option(help="auto finds VLGuard's and LLaVA's JSON; all else is a table.")
+    ] = AuditFormat.auto,
+    question: Annotated[str | None, typer.Option(help="Table: column of the questions.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Table: column of the answers.")] = None,
+    label: Annotated[str | None, typer.Option(help="Table: column that says whether a question is refused.")] = None,
+    image: Annotated[str | None, typer.Option(help="Table: column of the images.")] = None,
+    id: Annotated[str | None, typer.Option(help="Table: column of the ids.")] = None,
+    refusal: Annotated[
+        list[str] | None,
+        typer.Option(help="Value of the label that means refusal; may be repeated. All others then mean compliance."),
+    ] = None,
+    labels_from: Annotated[
+        LabelsFrom, typer.Option(help="given: the data's labels; answers: a judge's; auto: given where there are any.")
+    ] = LabelsFrom.auto,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images; without it, one beside the file.")] = None,
+    encoding: Annotated[str, typer.Option(help="Text encoding of the files.")] = "utf-8",
+    against: Annotated[
+        Path | None, typer.Option(help="Compare with this file: which words tell the files apart, whatever the labels?")
+    ] = None,
+    function_word: Annotated[
+        list[str] | None, typer.Option(help="Word to take as without content, beside the built-in list; repeatable.")
+    ] = None,
+    min_n: Annotated[int, typer.Option(min=1, help="Fewest questions that a cue must have.")] = 10,
+    repair: Annotated[
+        Repair | None,
+        typer.Option(help="rebalance: weights (or copies); counterfactual: one-word twins that keep the label."),
+    ] = None,
+    copies: Annotated[
+        bool, typer.Option("--copies", help="With --repair rebalance: repeat rows instead of weighting them.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for audit.json and audit.html; with --repair, the file of the repaired data."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="With --repair: folder for audit.json and audit.html; without it, none is written."),
+    ] = None,
+    fail_if: Annotated[
+        str | None, typer.Option(help='Exit with code 1 where this holds, such as "mirage_score > 0.8".')
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first bad row instead of leaving it out.")
+    ] = False,
+) -> None:
+    """Which words tell refusal in this data? Scores, cues, defects; and, if asked for, a repair."""
+    from unmirage.audit import Columns, Source, audit_data
+    from unmirage.audit.condition import holds
+    from unmirage.audit.page import write_audit
+    from unmirage.audit.terminal import print_audit
+
+    if fail_if is not None:
+        holds(fail_if, _NAMES)  # a mistake in it is told before the work, not after
+    _check_options(files, repair, copies, out, report, against)
+    columns = Columns(question, answer, label, image, id, tuple(refusal or ()))
+    source = Source(files, columns, format.value, images, encoding, strict)
+    settings = _settings(min_n, labels_from, function_word or [])
+    found = audit_data(source, settings) if against is None else _compared(source, against, settings)
+    _tell_problems(source)
+    after = None
+    if repair is not None and out is not None:
+        after = _repaired(source, found, settings, repair, copies, out)
+    print_audit(found, after.scores if after else None)
+    folder = report if repair is not None else out or Path("runs/audit")
+    if folder is not None:
+        for path in write_audit(found, folder, after):
+            typer.echo(f"Written: {path}")
+    if fail_if is not None and holds(fail_if, _values(after or found)):
+        typer.echo(f"failed: {fail_if}", err=True)
+        raise typer.Exit(1)
+
+
+_NAMES = dict.fromkeys(
+    ("mirage_score", "low", "high", "majority", "gain", "auc", "shortcuts", "rows", "base_rate", "defects"), 1.0
+)
+
+
+def _values(found: Audit) -> dict[str, float]:
+    score = found.mirage_score
+    return {
+        "mirage_score": score.value, "low": score.low, "high": score.high, "majority": score.majority,
+        "gain": score.gain, "auc": score.auc or 0.5, "shortcuts": len(found.shortcuts), "rows": found.n,
+        "base_rate": found.k / found.n, "defects": sum(listed.count for listed in found.defects.values()),
+    }  # fmt: skip
+
+
+def _check_options(
+    files: list[Path], repair: Repair | None, copies: bool, out: Path | None, report: Path | None, against: Path | None
+) -> None:
+    if repair is not None and out is None:
+        raise UserError("--repair writes new data; say with --out into which file.")
+    if repair is not None and (len(files) > 1 or against is not None):
+        raise UserError("--repair works on one file and its own labels; give one FILE and no --against.")
+    if repair is None and (copies or report is not None):
+        raise UserError("--copies and --report belong to --repair; give it too, or leave them out.")
+    if copies and repair is not Repair.rebalance:
+        raise UserError("--copies belongs to --repair rebalance.")
+    if repair is not None and out is not None and out.resolve() == files[0].resolve():
+        raise UserError(f"--out {out} is the input itself, which must not be lost; give another file.")
+    if repair is None and out is not None and out.is_file():
+        raise UserError(f"--out {out} is a file; give a folder for audit.json and audit.html.")
+
+
+def _settings(min_n: int, labels_from: LabelsFrom, function_words: list[str]) -> Settings:
+    from unmirage.audit.data import Settings
+
+    return Settings(min_n, labels_from.value, extra_function_words=frozenset(word.lower() for word in function_words))
+
+
+def _compared(source: Source, against: Path, settings: Settings) -> Audit:
+    from unmirage.audit.compare import compare
+
+    return compare(source, against, settings)
+
+
+def _repaired(source: Source, found: Audit, settings: Settings, repair: Repair, copies: bool, out: Path) -> Audit:
+    from unmirage.audit.repair import repair_data
+
+    done = repair_data(source, found, settings, repair.value, copies, out)
+    for line in done.told:
+        typer.echo(line)
+    return done.after
+
+
+def _tell_problems(source: Source, most: int = 5) -> None:
+    """Bad rows go to standard error: the first few in full, the counts are in the table of defects."""
+    for problem in [p for p in source.problems if p.skipped][:most]:
+        typer.echo(f"warning: {problem}", err=True)
+
+
+audit.command()(model)

@@ -1,0 +1,169 @@
+"""The mirage score and its companions: how well a part of the question predicts refusal on questions not learnt from.
+
+Ten folds; all rows of a group (one image, or one question but for its opening word) lie in one fold, so that a twin is
+never predicted from its twin. The majority rate is what one gets without looking at the question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmirage.audit.evidence import Floats, auc, clustered_interval
+from unmirage.audit.tally import Bag, Keys, Presence, mixed
+from unmirage.audit.words import Bools, Ints, Tokens
+
+FOLDS = 10
+PRIOR = 10.0
+"""Rows of the base rate that are added to every opening: as many as a cue needs to be listed."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Cross-validated accuracy of one predictor with a 95% interval, and the majority rate beside it.
+
+    `gain` is the share of the majority's errors that the predictor avoids (Goodman and Kruskal's lambda, but on
+    questions not learnt from): 0 is no better than the majority, 1 is perfect. `auc` does not depend on how frequent
+    refusals are; None where there is only one class.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    majority: float
+    gain: float
+    auc: float | None
+    n: int
+    groups: int
+
+
+def folds_of(groups: Keys) -> Ints:
+    """Fold of each row, the same for all rows of a group and on every machine."""
+    return (mixed(groups) % np.uint64(FOLDS)).astype(np.int64)
+
+
+def opening_rates(features: list[Ints], labels: Bools, folds: Ints, weights: Floats | None = None) -> Floats:
+    """Predicted refusal rate of each row from its features, learnt from the other folds.
+
+    rate_j = (k_j + m rate_{j-1}) / (n_j + m), m = 10: n_j rows of the other folds share the first j features with the
+    row, k_j of them are refused, and rate_0 is the base rate. A feature not seen before thus falls back to a shorter
+    opening. Source: m-estimate, Cestnik 1990; Micci-Barreca 2001, SIGKDD Explorations 3:27-32.
+    """
+    return _opening_rates(features, labels, folds, weights)[0]
+
+
+def _opening_rates(features: list[Ints], labels: Bools, folds: Ints, weights: Floats | None) -> tuple[Floats, Floats]:
+    """The rates, and the weight of the other folds' rows with the same first feature."""
+    weigh = np.ones(len(labels)) if weights is None else weights
+    refused = weigh * labels
+    in_fold = np.bincount(folds, weigh, FOLDS), np.bincount(folds, refused, FOLDS)
+    base = (in_fold[1].sum() - in_fold[1]) / np.maximum(in_fold[0].sum() - in_fold[0], 1e-300)
+    rate, support = base[folds], np.zeros(len(labels))
+    for place, feature in enumerate(features):
+        names, code = np.unique(feature, return_inverse=True)
+        cell = code * FOLDS + folds
+        n = np.bincount(cell, weigh, len(names) * FOLDS).reshape(-1, FOLDS)
+        k = np.bincount(cell, refused, len(names) * FOLDS).reshape(-1, FOLDS)
+        n_rest, k_rest = n.sum(axis=1)[code] - n[code, folds], k.sum(axis=1)[code] - k[code, folds]
+        rate = (k_rest + PRIOR * rate) / (n_rest + PRIOR)
+        support = n_rest if place == 0 else support
+    return rate, support
+
+
+def opening_score(name: str, features: list[Ints], bag: Bag, weights: Floats | None = None) -> Score:
+    """Score of the rule "refused if the predicted rate is above one half".
+
+    Within one standard error of one half, 1 / (2 sqrt(n + m)) with n rows of the opening word, the majority decides:
+    without that, an opening word that says nothing would be told by chance, and a little worse than by the majority.
+    """
+    folds = folds_of(bag.groups)
+    rates, support = _opening_rates(features, bag.labels, folds, weights)
+    tie = np.abs(rates - 0.5) <= 0.5 / np.sqrt(support + PRIOR)
+    frequent = float(np.average(bag.labels, weights=weights)) > 0.5
+    return _score(name, np.where(tie, frequent, rates > 0.5), rates, bag, weights)
+
+
+def openings(tokens: Tokens, length: int) -> list[Ints]:
+    """Features of a row's first one, first two, ... words: equal numbers for equal openings."""
+    features = [tokens.nth(0)]
+    for place in range(1, length):
+        _, before = np.unique(features[-1], return_inverse=True)
+        following = tokens.nth(place) + 1
+        features.append(before.astype(np.int64) * (int(following.max(initial=0)) + 1) + following)
+    return features
+
+
+def word_log_odds(words: Presence, keep: Bools, labels: Bools, folds: Ints) -> Floats:
+    """Log-odds of refusal of each row by naive Bayes on its words, learnt from the other folds; only words in `keep`.
+
+    log P(1)/P(0) + sum_{w in row} log P(w|1)/P(w|0), P(w|y) = (n_wy + 1) / (sum_v n_vy + V): multinomial naive Bayes
+    on presence with Laplace's prior, V the words of the other folds. `keep` has one entry for each word of `words`.
+    """
+    rows, codes = words.rows[keep], words.codes[keep]
+    size = int(codes.max(initial=0)) + 1
+    cells = codes.astype(np.int64) * FOLDS + folds[rows]
+    n = np.bincount(cells, minlength=size * FOLDS).reshape(size, FOLDS)
+    k = np.bincount(cells[labels[rows]], minlength=size * FOLDS).reshape(size, FOLDS)
+    n_all, k_all = n.sum(axis=1), k.sum(axis=1)
+    weights = np.zeros((size, FOLDS))
+    prior = np.zeros(FOLDS)
+    for fold in range(FOLDS):
+        refused = k_all - k[:, fold]
+        weights[:, fold] = _log_ratio(refused, n_all - n[:, fold] - refused)
+        others = labels[folds != fold]
+        prior[fold] = np.log(max(others.sum(), 1e-300)) - np.log(max((~others).sum(), 1e-300))
+    return prior[folds] + np.bincount(rows, weights.ravel()[cells], minlength=len(labels))
+
+
+def _log_ratio(refused: Ints, answered: Ints) -> Floats:
+    size = int(((refused + answered) > 0).sum())
+    if not size:
+        return np.zeros(len(refused))
+    weight = np.log((refused + 1) / (refused.sum() + size)) - np.log((answered + 1) / (answered.sum() + size))
+    # A word that the other folds lack has no counts there and says nothing.
+    return np.where(refused + answered > 0, weight, 0.0)
+
+
+def words_score(name: str, odds: Floats, bag: Bag, weights: Floats | None = None) -> Score:
+    """Score of the rule "refused above a threshold"; each fold's threshold is the best one on the other folds.
+
+    Naive Bayes counts words that go together twice, so its odds rank well but are not to be cut at zero. Where no
+    threshold is better than the majority by more than one standard error, the majority decides.
+    """
+    folds = folds_of(bag.groups)
+    order = np.argsort(odds)
+    weigh = (np.ones(len(bag)) if weights is None else weights)[order]
+    toward = np.where(bag.labels[order], -weigh, weigh)
+    cuts = _best_cuts(odds[order], toward, folds[order])
+    return _score(name, odds > cuts[folds], odds, bag, weights)
+
+
+def _best_cuts(odds: Floats, toward: Floats, folds: Ints) -> Floats:
+    """For each fold the threshold with the most weight on the right side in the others; infinite for the majority.
+
+    Rows come in ascending order of `odds`; `toward` is the weight that a row adds when it falls below the threshold.
+    """
+    ends = np.flatnonzero(np.concatenate([odds[1:] != odds[:-1], [True]]))
+    answered = toward.sum() >= 0
+    cuts = np.full(FOLDS, np.inf if answered else -np.inf)
+    for fold in range(FOLDS):
+        rest = np.where(folds == fold, 0.0, toward)
+        gain = np.cumsum(rest)[ends]
+        best = int(np.argmax(gain))
+        above = gain[best] - (gain[-1] if answered else 0.0)
+        if above > 0.5 * np.sqrt((rest * rest).sum()) and ends[best] < len(odds) - 1:
+            cuts[fold] = (odds[ends[best]] + odds[ends[best] + 1]) / 2
+    return cuts
+
+
+def _score(name: str, predicted: NDArray[np.bool_], ranking: Floats, bag: Bag, weights: Floats | None) -> Score:
+    correct = predicted == bag.labels
+    value, low, high = clustered_interval(correct, bag.clusters, weights)
+    rate = float(np.average(bag.labels, weights=weights))
+    majority = max(rate, 1 - rate)
+    gain = (value - majority) / (1 - majority) if majority < 1 else 0.0
+    area = auc(ranking, bag.labels, weights)
+    return Score(name, value, low, high, majority, gain, area, len(bag), int(bag.clusters.max()) + 1)

@@ -1,0 +1,258 @@
+"""The rows of one file as they are, to be written again with weights, copies or twins and nothing lost.
+
+All formats become a list of rows; an `Item` is one question in it. What is no question (a broken row, a key that
+nobody knows) stays where it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import os
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from unmirage.audit import reading
+from unmirage.audit.data import Settings, labelled
+from unmirage.audit.table import Source
+from unmirage.errors import UserError
+from unmirage.runs import write_bytes, write_text
+
+WEIGHT = "weight"
+PAIR_KEYS = ("safe_instruction", "unsafe_instruction", "instruction")
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with its label: row `row` of the file, at `place` inside it."""
+
+    question: str
+    label: bool
+    image: str | None
+    row: int
+    place: Place
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of an item: a weight, more copies of it, or a twin."""
+
+    item: Item
+    weight: float | None = None
+    copies: int = 1
+    twin: str | None = None
+
+
+@dataclass
+class Store:
+    """Rows of a file, its questions, and how to write such a file."""
+
+    rows: list[Any]
+    items: list[Item]
+    id: str | None
+    save: Callable[[list[Any], Path], None]
+    taken: set[str] = field(default_factory=set)
+
+    def write(self, changes: Sequence[Change], out: Path) -> None:
+        """Write all rows, in place and whole, and after them the copies and twins."""
+        rows = [copy.deepcopy(row) if isinstance(row, dict) else row for row in self.rows]
+        if any(change.weight is not None for change in changes):
+            self._weigh(rows, changes)
+        self.taken = {str(row.get(self.id)) for row in rows if isinstance(row, dict)} if self.id else set()
+        self.save([*rows, *self._added(changes)], out)
+
+    def _weigh(self, rows: list[Any], changes: Sequence[Change]) -> None:
+        for change in changes:
+            holder = _holder(rows[change.item.row], change.item.place)
+            if WEIGHT in holder:
+                raise UserError(f"row {change.item.row} (counting from 0) has a {WEIGHT!r} already; rename that first.")
+            holder[WEIGHT] = change.weight
+
+    def _added(self, changes: Sequence[Change]) -> Iterator[Any]:
+        by_row: dict[int, list[Change]] = defaultdict(list)
+        for change in changes:
+            by_row[change.item.row].append(change)
+        for row, own in by_row.items():
+            texts: dict[Place, str | None] = {c.item.place: c.twin for c in own if c.twin is not None}
+            if texts:
+                yield self._like(row, texts, "twin")
+            for number in range(2, max(change.copies for change in own) + 1):
+                yield self._like(row, {c.item.place: None for c in own if c.copies >= number}, str(number))
+
+    def _like(self, row: int, texts: dict[Place, str | None], mark: str) -> Any:
+        """A row like another, with only the questions named, under an id of its own."""
+        new = copy.deepcopy(self.rows[row])
+        old = {item.place: item.question for item in self._items_of(row)}
+        for place, text in texts.items():
+            if text is not None:
+                holder = _holder(new, place)
+                holder[place[-1]] = _replaced(str(holder[place[-1]]), old[place], text)
+        if "instr-resp" in new and isinstance(new["instr-resp"], list):
+            _keep_pairs(new, texts)
+        if self.id is not None and new.get(self.id) is not None:
+            new[self.id] = self._new_id(new[self.id], mark)
+        return new
+
+    def _items_of(self, row: int) -> list[Item]:
+        if not hasattr(self, "_by_row"):
+            self._by_row: dict[int, list[Item]] = defaultdict(list)
+            for item in self.items:
+                self._by_row[item.row].append(item)
+        return self._by_row[row]
+
+    def _new_id(self, old: Any, mark: str) -> Any:
+        if isinstance(old, int):
+            number = max((int(one) for one in self.taken if one.lstrip("-").isdigit()), default=0) + 1
+            self.taken = {str(number)}
+            return number
+        name = f"{old}~{mark}"
+        while name in self.taken:
+            name += "~"
+        self.taken.add(name)
+        return name
+
+
+def open_store(path: Path, source: Source, settings: Settings) -> Store:
+    """Read a file whole, with the questions and labels that the audit found in it."""
+    format = source.format_of(path)
+    found = labelled(source, settings)
+    if format in ("vlguard", "llava"):
+        rows = reading.json_rows(path)
+        places = _vlguard_places(rows) if format == "vlguard" else _llava_places(rows)
+        return Store(rows, _matched(places, found), "id", _save_json)
+    sort = reading.sort_of(path)
+    rows = list(reading.rows_of(path, source.encoding))
+    question = source.columns.question or ""
+    columns = found.select("question", "label", "image", "row")
+    items = [Item(text, label, image, row, (question,)) for text, label, image, row in columns.iter_rows()]
+    savers: dict[str, Callable[[list[Any], Path], None]] = {
+        "csv": _save_csv, "jsonl": _save_lines, "json": _save_json,
+        "parquet": _frame_saver(path), "arrow": _frame_saver(path),
+    }  # fmt: skip
+    return Store(rows, items, source.columns.id, savers[sort])
+
+
+def _vlguard_places(rows: list[Any]) -> Iterator[tuple[int, Place, str]]:
+    for number, row in enumerate(rows):
+        pairs = row.get("instr-resp") if isinstance(row, dict) else None
+        for place, pair in enumerate(pairs if isinstance(pairs, list) else []):
+            for key in PAIR_KEYS:
+                if isinstance(pair, dict) and isinstance(pair.get(key), str):
+                    yield number, ("instr-resp", place, key), pair[key]
+
+
+def _llava_places(rows: list[Any]) -> Iterator[tuple[int, Place, str]]:
+    for number, row in enumerate(rows):
+        turns = row.get("conversations") if isinstance(row, dict) else None
+        if isinstance(turns, list) and turns and isinstance(turns[0], dict) and isinstance(turns[0].get("value"), str):
+            yield number, ("conversations", 0, "value"), turns[0]["value"]
+
+
+def _matched(places: Iterator[tuple[int, Place, str]], found: pl.DataFrame) -> list[Item]:
+    """The questions that the loader accepted, at their places: both come in the order of the file."""
+    items: list[Item] = []
+    for one in found.iter_rows(named=True):
+        for row, place, text in places:
+            if text.replace("<image>", "").strip() == one["question"]:
+                items.append(Item(one["question"], one["label"], one["image"], row, place))
+                break
+    if len(items) < len(found):
+        raise UserError("the questions of the file cannot be found again in it; repair its bad rows first.")
+    return items
+
+
+def _holder(row: Any, place: Place) -> Any:
+    for step in place[:-1]:
+        row = row[step]
+    return row
+
+
+def _replaced(raw: str, old: str, new: str) -> str:
+    if old in raw:
+        return raw.replace(old, new, 1)
+    return f"<image>\n{new}" if "<image>" in raw else new
+
+
+def _keep_pairs(row: dict[str, Any], texts: dict[Place, str | None]) -> None:
+    wanted = {(place[1], place[2]) for place in texts}
+    kept = []
+    for number, pair in enumerate(row["instr-resp"]):
+        if isinstance(pair, dict) and any(number == at for at, _ in wanted):
+            kept.append({k: v for k, v in pair.items() if k not in PAIR_KEYS or (number, k) in wanted})
+    row["instr-resp"] = kept
+
+
+def _save_json(rows: list[Any], out: Path) -> None:
+    write_text(out, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+
+
+def _save_lines(rows: list[Any], out: Path) -> None:
+    write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _save_csv(rows: list[Any], out: Path) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, delimiter=reading.dialect_of(out), lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(out, text.getvalue())
+
+
+def _frame_saver(path: Path) -> Callable[[list[Any], Path], None]:
+    """Writes rows with the column types that the input has, as Parquet or as a saved data set."""
+
+    def save(rows: list[Any], out: Path) -> None:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            schema = dict(pl.read_parquet_schema(path))
+        else:
+            schema = dict(reading.read_arrow(reading.arrow_files(path)[0]).schema)
+        if any(WEIGHT in row for row in rows) and WEIGHT not in schema:
+            schema[WEIGHT] = pl.Float64()
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        data = io.BytesIO()
+        if path.suffix.lower() in (".parquet", ".pq"):
+            frame.write_parquet(data)
+        else:
+            frame.write_ipc_stream(data)
+        if path.is_dir():
+            _save_folder(path, data.getvalue(), WEIGHT in frame.columns, out)
+        else:
+            write_bytes(out, data.getvalue())
+
+    return save
+
+
+def _save_folder(path: Path, data: bytes, weighted: bool, out: Path) -> None:
+    """A data set's folder like another, made beside its place and moved there whole."""
+    if out.exists():
+        raise UserError(f"--out {out} exists already; give the name of a new folder.")
+    folder = out.with_name(f".unmirage-{secrets.token_hex(8)}.tmp")
+    try:
+        name = "data-00000-of-00001.arrow"
+        write_bytes(folder / name, data)
+        for part in ("dataset_info.json", "state.json"):
+            if (path / part).exists():
+                held = json.loads((path / part).read_bytes())
+                if part == "state.json":
+                    held |= {"_data_files": [{"filename": name}], "_fingerprint": secrets.token_hex(8)}
+                elif weighted and isinstance(held.get("features"), dict):
+                    held["features"][WEIGHT] = {"dtype": "float64", "_type": "Value"}
+                _save_any(folder / part, held)
+        os.replace(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save_any(path: Path, held: Any) -> None:
+    write_text(path, json.dumps(held, indent=2) + "\n")
