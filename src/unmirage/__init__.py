@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unmirage.align import AlignConfig, align
     from unmirage.attacks import substitute_first_word
+    from unmirage.audit import audit_data
+    from unmirage.audit.model import audit_model
     from unmirage.datasets import load
     from unmirage.demo import demo
     from unmirage.errors import UserError
@@ -33,6 +35,8 @@ _HOMES = {
     "Variant": "unmirage.schema",
     "Verdict": "unmirage.schema",
     "align": "unmirage.align",
+    "audit_data": "unmirage.audit",
+    "audit_model": "unmirage.audit.model",
     "demo": "unmirage.demo",
     "evaluate": "unmirage.evaluate",
     "load": "unmirage.datasets",
@@ -51,6 +55,8 @@ __all__ = [
     "Variant",
     "Verdict",
     "align",
+    "audit_data",
+    "audit_model",
     "demo",
     "evaluate",
     "load",
