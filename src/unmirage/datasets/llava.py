@@ -92,9 +92,9 @@ def _query(file: Path, number: int, raw: Any, folder: Path, verify: bool, requir
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "row"
         return problem(where, "bad-row", first["msg"], "correct it or delete the row")
-    if row.image is not None and (fault := image_fault(folder, row.image, verify)):
-        if require or fault[0] != "missing-image":
-            return problem("image", *fault)
+    fault = image_fault(folder, row.image, verify) if row.image is not None else None
+    if fault and (require or fault[0] != "missing-image"):
+        return problem("image", *fault)
     if [turn.speaker for turn in row.conversations[:2]] != ["human", "gpt"]:
         fix = "put the question, from 'human', before its answer, from 'gpt'"
         return problem("conversations", "bad-row", "it does not begin with a question and its answer", fix)
