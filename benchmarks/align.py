@@ -7,8 +7,9 @@
 A step is: put the batch together, compute the loss, go backward. The optimizer's update is the same in every way and
 left out, so that the weights stay and every way can be checked to give the same loss and the same gradients. Each way
 runs in a process of its own, on one thread. On a CPU the ways take turns, step by step, a ratio is the median of the
-ratios of the turns, and seconds are of the process's own work: the machine may be busy with other things. Peak memory
-is what the process grows by, from before the model is built to the end of the steps.
+ratios of the turns, and seconds are of the process's own work: the machine may be busy with other things. Peak
+memory is twofold: the tensors that exist at once, which is exact, and what the process grows by, from before the model
+is built to the end of the steps, which holds whatever the allocator keeps and differs from run to run.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ import torch.multiprocessing as multiprocessing
 from PIL import Image
 from plain import Plain
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from transformers import (
     AutoModelForImageTextToText,
     CLIPVisionConfig,
@@ -94,6 +97,7 @@ SHAPES = {
     "llava-7b": Shape(4096, 11008, 32, 32, 32064, (1024, 4096, 24, 16), 336, 80, 58, 8, 0.02, bf16=True),
 }
 PATCH = 14
+METRICS = ("seconds a step", "peak of tensors in MiB", "peak memory in MiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +278,7 @@ class Way:
     """A model, and what computes the loss of a step on it."""
 
     network: Any
+    second: Any
     loss: Callable[[], Tensor]
 
     def step(self) -> Tensor:
@@ -290,7 +295,8 @@ def way_of(case: Case, variant: Variant, shape: Shape, folder: Path, device: str
     network = prepare(network, config)
     set_dtypes(network, shape.bf16)
     network.to(device)
-    parts = {role: part for role, part in rows(shape, folder).items() if role in config.roles()}
+    found = rows(shape, folder)
+    parts = {role: found[role] for role in config.roles()}  # in the order of a run
     data = {role: Encoded(processor, part) for role, part in parts.items()}
     autocast = partial(torch.autocast, device, torch.bfloat16, enabled=shape.bf16)
     asking = Asking(network, 0, shape.batch, variant.switches(), autocast, "bfloat16" if shape.bf16 else "float32")
@@ -327,7 +333,7 @@ def way_of(case: Case, variant: Variant, shape: Shape, folder: Path, device: str
             found: Tensor = loss(batch)
         return found
 
-    return Way(network, of_a_step)
+    return Way(network, second, of_a_step)
 
 
 def move(network: Any) -> None:
@@ -377,6 +383,7 @@ class Measured:
     variant: Variant
     seconds: list[float] = field(default_factory=list)
     peak: float = 0.0
+    tensors: float = 0.0
     loss: float = 0.0
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
@@ -396,7 +403,8 @@ def serve(pipe: Any, case: Case, variant: Variant, shape: Shape, folder: Path, d
             begin = clock(device)
             way.step()
             pipe.send(clock(device) - begin)
-        pipe.send(memory(device, peak=True) - start)
+        grown = memory(device, peak=True) - start
+        pipe.send((grown, grown if device == "cuda" else tensors(way)))
     except torch.OutOfMemoryError:
         pipe.send(None)
 
@@ -419,6 +427,18 @@ def memory(device: str, peak: bool = False) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     name = "VmHWM:" if peak else "VmRSS:"
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name)) / 2**10
+
+
+def tensors(way: Way) -> float:
+    """MiB of tensors at the peak of a step: weights, and what is allocated and freed; the same in every run."""
+    way.network.zero_grad(set_to_none=True)
+    models = [way.network] if way.second is None else [way.network, way.second]
+    weights = {t.data_ptr(): t.nbytes for model in models for t in (*model.parameters(), *model.buffers())}
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        way.step()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return (sum(weights.values()) + max(accumulate(changes))) / 2**20
 
 
 def reset_peak(device: str) -> None:
@@ -473,7 +493,7 @@ def take_turns(case: Case, shape: Shape, folder: Path, device: str, repeat: int,
                 one.seconds.append(seconds)
     for pipe, one in alive:
         pipe.send(False)
-        one.peak = pipe.recv()
+        one.peak, one.tensors = pipe.recv()
     for _, _, entered in pipes:
         entered.__exit__(None, None, None)
 
@@ -489,14 +509,17 @@ def records_of(case: Case, found: Sequence[Measured], device: str) -> list[Recor
         pairs = zip(plain.seconds, one.seconds, strict=False)
         ratio = statistics.median(theirs / ours for theirs, ours in pairs) if equal is not None else None
         spent = statistics.median(one.seconds) if one.seconds else None
-        less = plain.peak / one.peak if equal is not None and one.peak else None
-        for metric, value, times in (("seconds a step", spent, ratio), ("peak memory in MiB", one.peak or None, less)):
+        held, grown = (
+            (value or None, theirs / value if equal is not None and value else None)
+            for value, theirs in ((one.tensors, plain.tensors), (one.peak, plain.peak))
+        )
+        for metric, (value, times) in zip(METRICS, ((spent, ratio), held, grown), strict=True):
             records.append(
                 {
                     "case": case.name,
                     "variant": one.variant.name,
                     "metric": metric,
-                    "value": None if value is None else round(value, 3 if metric == "seconds a step" else 0),
+                    "value": None if value is None else round(value, 3 if metric == METRICS[0] else 0),
                     "ratio_to_plain": None if times is None else round(times, 2),
                     "equal_outputs": equal,
                 }
@@ -518,14 +541,14 @@ def table(result: dict[str, Any]) -> str:
         f"Device: {result['device']}; torch {result['versions']['torch']}, "
         f"transformers {result['versions']['transformers']}.",
         "",
-        "| case | way | seconds a step | times faster | peak memory, MiB | times less | equal |",
-        "|---|---|---|---|---|---|---|",
+        "| case | way | seconds a step | times faster | tensors, MiB | times less | process, MiB | equal |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for case, variant in dict.fromkeys((r["case"], r["variant"]) for r in result["records"]):
-        time_, space = (by[case, variant, metric] for metric in ("seconds a step", "peak memory in MiB"))
-        equal = {True: "yes", False: "**no**", None: "-"}[time_["equal_outputs"]]
-        cells = [shown(time_["value"], 3, "out of memory"), shown(time_["ratio_to_plain"], 2)]
-        cells += [shown(space["value"], 0), shown(space["ratio_to_plain"], 2), equal]
+        spent, held, grown = (by[case, variant, metric] for metric in METRICS)
+        equal = {True: "yes", False: "**no**", None: "-"}[spent["equal_outputs"]]
+        cells = [shown(spent["value"], 3, "out of memory"), shown(spent["ratio_to_plain"], 2)]
+        cells += [shown(held["value"], 0), shown(held["ratio_to_plain"], 2), shown(grown["value"], 0), equal]
         lines.append(f"| {case} | {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -574,7 +597,7 @@ def main() -> None:
     for case in CASES:
         if options.case is None or case.name in options.case:
             records += records_of(case, measure(case, shape, options.device, options.repeat), options.device)
-            for record in records[-2 * len(case.variants()) :]:
+            for record in records[-len(METRICS) * len(case.variants()) :]:
                 print(json.dumps(record), flush=True)
     device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
     write_json(options.out, {"schema": 1, "device": device, "versions": versions(), "records": records})

@@ -53,6 +53,8 @@ def test_against(table, tmp_path, capsys):
         (cue["cue"], cue["direction"]) for cue in record["cues"] if cue["position"] == "opening" and cue["q"] < 0.05
     }
     assert cues == {("share", "a.csv"), ("name", "b.csv")}
+    words = [cue for cue in record["cues"] if cue["position"] != "surface"]
+    assert all(cue["cue"].split()[0] in one["question"].lower() for cue in words for one in cue["examples"])
 
 
 def test_control_characters_do_not_reach_the_terminal(tmp_path, capsys):
@@ -92,3 +94,8 @@ def test_help_does_not_wait_for_polars():
     code = "import sys; import unmirage.cli; print('polars' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_names_may_stand_in_a_divisor(table, tmp_path):
+    condition = "(mirage_score - majority) / (1 - majority) > 1"
+    assert call("audit", "data", table, *OPTIONS, "--out", tmp_path / "out", "--fail-if", condition) == 0

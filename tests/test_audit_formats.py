@@ -212,6 +212,13 @@ def test_one_bad_row_is_reported_and_the_others_count(tmp_path, bad, row):
         audit_data(Source([path], Columns("q", label="l"), strict=True))
 
 
+def test_questions_that_are_no_text_are_left_out(tmp_path):
+    rows = [row | {"q": [row["q"]]} if i < 3 else row for i, row in enumerate(ROWS)]
+    audit = audit_data(Source([write(tmp_path / "a.json", rows)], COLUMNS))
+    assert audit.defects["question-not-text"].count == 3
+    assert audit.n == len(ROWS) - 3
+
+
 def test_half_of_a_character_pair_and_a_nul_do_no_harm(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"q": "Share \\ud800 it", "l": 1}\n{"q": "What\\u0000is it", "l": 0}\n' * 10)

@@ -104,3 +104,5 @@ def test_in_a_browser(browser):
     assert browser.find_element("css selector", "#count").text == "No cue fits."
     assert browser.title == "Audit of frame"
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    browser.set_window_size(500, 900)
+    assert browser.find_element("css selector", "#scores tbody tr").size["height"] < 100  # no letter a line

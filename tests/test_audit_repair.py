@@ -144,6 +144,21 @@ def test_a_file_with_a_broken_row_is_not_repaired(tmp_path, capsys):
     assert not (tmp_path / "b.csv").exists()
 
 
+def test_half_of_a_character_pair_stays_what_it_is(tmp_path):
+    path, out = write(tmp_path / "a.jsonl", [row | {"note": "\ud83d"} for row in ROWS]), tmp_path / "new.jsonl"
+    assert call("audit", "data", path, *OPTIONS, "--repair", "rebalance", "--out", out) == 0
+    assert {row["note"] for row in read(out)} == {"\ud83d"}
+
+
+def test_nanoseconds_are_kept(tmp_path):
+    path, out = tmp_path / "a.parquet", tmp_path / "new.parquet"
+    time = pl.lit(1_577_836_800_123_456_789).cast(pl.Datetime("ns"))
+    frame = pl.DataFrame(ROWS).with_columns(time.alias("time"))
+    frame.write_parquet(path)
+    assert call("audit", "data", path, *OPTIONS, "--repair", "rebalance", "--out", out) == 0
+    assert pl.read_parquet(out).drop("weight").equals(frame)
+
+
 def test_a_weight_that_is_there_is_not_overwritten(tmp_path, capsys):
     path = write(tmp_path / "a.csv", [row | {"weight": 1} for row in ROWS])
     assert call("audit", "data", path, *OPTIONS, "--repair", "rebalance", "--out", tmp_path / "b.csv") == 2

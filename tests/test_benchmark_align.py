@@ -90,7 +90,7 @@ def test_a_difference_is_seen(benchmark: Any) -> None:
 
 
 def measured(benchmark: Any, variant: Any, seconds: list[float], peak: float, gradient: float = 1.0) -> Any:
-    return benchmark.Measured(variant, seconds, peak, 2.0, {"w": torch.tensor([gradient])})
+    return benchmark.Measured(variant, seconds, 2 * peak, peak, 2.0, {"w": torch.tensor([gradient])})
 
 
 def test_records_and_table(benchmark: Any, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_records_and_table(benchmark: Any, tmp_path: Path) -> None:
     by = {(record["variant"], record["metric"]): record for record in records}
     ours = by["all", "seconds a step"]
     assert (ours["value"], ours["ratio_to_plain"], ours["equal_outputs"]) == (2.0, 4.0, True)  # of 4, 4 and 2
-    assert by["all", "peak memory in MiB"]["ratio_to_plain"] == 3.0
+    assert by["all", "peak of tensors in MiB"]["ratio_to_plain"] == 3.0
     assert by["wrong", "seconds a step"]["equal_outputs"] is False
     none = by["plain, no checkpointing", "seconds a step"]
     assert none["value"] is none["ratio_to_plain"] is none["equal_outputs"] is None
@@ -117,8 +117,8 @@ def test_records_and_table(benchmark: Any, tmp_path: Path) -> None:
     page.write_text("Before.\n\n<!-- table align -->\nold\n<!-- end -->\n\nAfter.\n")
     benchmark.write_tables(page, tmp_path)
     text = page.read_text()
-    assert "| RMU, full | all | 2.000 | 4.00 | 500 | 3.00 | yes |" in text
-    assert "| RMU, full | wrong | 1.000 | 6.00 | 500 | 3.00 | **no** |" in text
+    assert "| RMU, full | all | 2.000 | 4.00 | 500 | 3.00 | 1,000 | yes |" in text
+    assert "| RMU, full | wrong | 1.000 | 6.00 | 500 | 3.00 | 1,000 | **no** |" in text
     assert "| RMU, full | plain, no checkpointing | out of memory |" in text
     assert "some device" in text
     assert text.startswith("Before.")
@@ -145,3 +145,7 @@ def test_processes_take_turns_and_memory_is_measured(benchmark: Any) -> None:
     records = benchmark.records_of(case, found, "cpu")
     assert all(record["equal_outputs"] for record in records)
     assert all(record["value"] >= 0 for record in records)
+    again = benchmark.records_of(case, benchmark.measure(case, shape, "cpu", 1), "cpu")
+    exact = [[r["value"] for r in some if r["metric"] == "peak of tensors in MiB"] for some in (records, again)]
+    assert exact[0] == exact[1]
+    assert exact[0][-1] < exact[0][1], "without a second copy and the layers above"

@@ -22,8 +22,7 @@ from unmirage.align.objectives import Objective, find
 from unmirage.align.weights import Schedule, Weight
 from unmirage.errors import UserError
 
-Role = Literal["learn", "forget", "preference", "retain"]
-"""In the order of their passes; the backward pass begins with the last, while the others are held: largest first."""
+Role = Literal["learn", "forget", "retain", "preference"]
 ROLES: tuple[Role, ...] = get_args(Role)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]

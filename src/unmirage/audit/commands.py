@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -127,16 +128,18 @@ def data(
 
 
 _NAMES = dict.fromkeys(
-    ("mirage_score", "low", "high", "majority", "gain", "auc", "shortcuts", "rows", "base_rate", "defects"), 1.0
+    ("mirage_score", "low", "high", "majority", "gain", "auc", "shortcuts", "rows", "base_rate", "defects"), math.nan
 )
+"""Names before there are numbers: no difference of NaNs is 0, so dividing by one is no mistake yet."""
 
 
 def _values(found: Audit) -> dict[str, float]:
     score = found.mirage_score
     return {
         "mirage_score": score.value, "low": score.low, "high": score.high, "majority": score.majority,
-        "gain": score.gain, "auc": score.auc or 0.5, "shortcuts": len(found.shortcuts), "rows": found.n,
-        "base_rate": found.k / found.n, "defects": sum(listed.count for listed in found.defects.values()),
+        "gain": score.gain, "auc": 0.5 if score.auc is None else score.auc, "shortcuts": len(found.shortcuts),
+        "rows": found.n, "base_rate": found.k / found.n,
+        "defects": sum(listed.count for listed in found.defects.values()),
     }  # fmt: skip
 
 

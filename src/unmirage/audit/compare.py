@@ -20,7 +20,8 @@ from unmirage.datasets import Problem
 
 def compare(source: Source, against: Path, settings: Settings) -> Audit:
     """Audit with the label "is in `source`" against "is in the file `against`", read in the same way."""
-    other = replace(source, paths=[against], problems=[], defects=Counter(), warnings=[])
+    # A source of its own: the frames that `source` keeps must not be shared.
+    other = Source([against], source.columns, source.format, source.images, source.encoding, source.strict)
     names = (source.paths[0].name, against.name)
     if names[0] == names[1]:
         names = (str(source.paths[0]), str(against))

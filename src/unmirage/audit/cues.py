@@ -17,7 +17,7 @@ from unmirage.audit import evidence, lexicon, surface
 from unmirage.audit.evidence import Floats
 from unmirage.audit.strata import within_strata
 from unmirage.audit.tally import Bag, Counts, Keys, Presence, Tally, distinct, pairs_of
-from unmirage.audit.words import Bools, Ints
+from unmirage.audit.words import Bools, Ints, Tokens
 from unmirage.stats import benjamini_hochberg
 
 MIN_N = 10
@@ -116,7 +116,7 @@ def _pairs(tally: Tally, min_n: int, kind_of: list[str]) -> Family:
     first, second = (keys >> np.uint64(32)).tolist(), (keys & np.uint64(0xFFFFFFFF)).tolist()
     names = [f"{words[a]} {words[b]}" for a, b in zip(first, second, strict=True)]
     kinds = [_pair_kind(kind_of[a], kind_of[b]) for a, b in zip(first, second, strict=True)]
-    return Family("bigram", keys, pairs.n[keep], pairs.k[keep], names, kinds)
+    return Family("bigram", keys, pairs.n[keep].astype(np.int64), pairs.k[keep].astype(np.int64), names, kinds)
 
 
 def _pair_kind(first: str, second: str) -> str:
@@ -141,14 +141,22 @@ def incidence(family: Family, bag: Bag, words: Presence) -> tuple[Ints, Ints]:
         places = [np.full(len(rows), place) for place, rows in enumerate(found)]
         return np.concatenate([*found, np.zeros(0, np.int64)]), np.concatenate([*places, np.zeros(0, np.int64)])
     if family.position == "bigram":
-        rows, keys = pairs_of(tokens)
-        place, there = _places(family.codes, keys)
-        both = distinct(rows[there] * max(1, len(family.codes)) + place[there])
-        return both // max(1, len(family.codes)), both % max(1, len(family.codes))
+        return _pair_incidence(family, tokens)
     if family.position == "opening":
         first = tokens.nth(0)
         return _looked_up(family, np.flatnonzero(first >= 0), first[first >= 0])
     return _looked_up(family, *words.words())
+
+
+def _pair_incidence(family: Family, tokens: Tokens) -> tuple[Ints, Ints]:
+    size = max(1, len(family.codes))
+    parts = [np.zeros(0, dtype=np.int64)]
+    for first, _, block in tokens.blocks():
+        rows, keys = pairs_of(block)
+        place, there = _places(family.codes, keys)
+        parts.append((rows[there] + first) * size + place[there])
+    both = distinct(np.concatenate(parts))
+    return both // size, both % size
 
 
 def _looked_up(family: Family, rows: NDArray[np.integer], codes: NDArray[np.integer]) -> tuple[Ints, Ints]:

@@ -132,6 +132,7 @@ def audit_data(source: Frames, settings: Settings | None = None) -> Audit:
     tally.pairs.merge()
     _check_classes(tally, source, settings)
     bag = Bag.joined(tally.sample.parts)
+    tally.sample.parts.clear()  # the same rows once more
     content = content_words(tally.vocabulary, bag)
     words = Presence.of(bag.tokens, content)
     strata, odds = strata_of(bag, words, content)
@@ -188,17 +189,21 @@ def scores_of(
     """The mirage score first, then what longer openings, all words, and each sort of words can do."""
     folds = folds_of(bag.groups)
     plain_odds = word_log_odds(words, ~words.content, bag.labels, folds)
-    every = np.ones(len(words.rows), dtype=np.bool_)
+    all_odds = word_log_odds(words, np.ones(len(words.rows), dtype=np.bool_), bag.labels, folds)
     first, three = openings(bag.tokens, 1), openings(bag.tokens, 3)
     plain = _plain_openings(vocabulary, first[0])
-    return [
-        opening_score("opening word", first, bag, weights),
-        opening_score("opening word, if it is no content word", [plain], bag, weights),
-        opening_score("opening three words", three, bag, weights),
-        words_score("function and instruction words", plain_odds, bag, weights),
-        words_score("content words (legitimate)", content_odds, bag, weights),
-        words_score("all words", word_log_odds(words, every, bag.labels, folds), bag, weights),
-    ]  # fmt: skip
+
+    _ = bag.clusters  # once for all, before two threads ask for it
+    with ThreadPoolExecutor(2) as pool:
+        scores = [
+            pool.submit(opening_score, "opening word", first, bag, weights),
+            pool.submit(opening_score, "opening word, if it is no content word", [plain], bag, weights),
+            pool.submit(opening_score, "opening three words", three, bag, weights),
+            pool.submit(words_score, "function and instruction words", plain_odds, bag, weights),
+            pool.submit(words_score, "content words (legitimate)", content_odds, bag, weights),
+            pool.submit(words_score, "all words", all_odds, bag, weights),
+        ]
+        return [score.result() for score in scores]
 
 
 def _plain_openings(vocabulary: Vocabulary, first: Ints) -> Ints:

@@ -20,6 +20,7 @@ LISTED = 20
 ABOUT = {
     "empty-question": "questions that are empty; left out",
     "placeholder-question": "questions that are only a placeholder such as N/A; left out",
+    "question-not-text": "questions that are a list or an object; left out",
     "no-label": "rows without label or answer; left out of the counts",
     "no-word": "questions without any word, such as ?!; they count for the base rate and have no cue",
     "repeated-id": "rows whose id was there before in the same file",

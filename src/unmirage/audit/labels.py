@@ -21,7 +21,7 @@ def judged(answers: pl.Series, judge: Judge) -> pl.Series:
 
 
 def _by_keywords(answers: pl.Series, judge: KeywordJudge) -> pl.Series:
-    """The judge's own rule on all answers at once; `tests/test_audit_labels.py` holds both to the same verdicts."""
+    """The judge's own rule on all answers at once; `tests/test_audit_formats.py` holds both to the same verdicts."""
     lowered = answers.str.to_lowercase()
     found = lowered.to_frame("text").select(
         pl.col("text").str.contains_any(list(dict.fromkeys(judge.phrases))) | pl.col("text").is_in(list(judge.whole))

@@ -6,6 +6,7 @@ never predicted from its twin. The majority rate is what one gets without lookin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from unmirage.audit.evidence import Floats, auc, clustered_interval
 from unmirage.audit.tally import Bag, Keys, Presence, mixed
-from unmirage.audit.words import Bools, Ints, Tokens
+from unmirage.audit.words import BLOCK, Bools, Ints, Tokens
 
 FOLDS = 10
 PRIOR = 10.0
@@ -63,14 +64,24 @@ def _opening_rates(features: list[Ints], labels: Bools, folds: Ints, weights: Fl
     base = (in_fold[1].sum() - in_fold[1]) / np.maximum(in_fold[0].sum() - in_fold[0], 1e-300)
     rate, support = base[folds], np.zeros(len(labels))
     for place, feature in enumerate(features):
-        names, code = np.unique(feature, return_inverse=True)
-        cell = code * FOLDS + folds
-        n = np.bincount(cell, weigh, len(names) * FOLDS).reshape(-1, FOLDS)
-        k = np.bincount(cell, refused, len(names) * FOLDS).reshape(-1, FOLDS)
-        n_rest, k_rest = n.sum(axis=1)[code] - n[code, folds], k.sum(axis=1)[code] - k[code, folds]
-        rate = (k_rest + PRIOR * rate) / (n_rest + PRIOR)
-        support = n_rest if place == 0 else support
+        # What only one row has cannot be learnt from other rows, and long openings are mostly such.
+        rows, code, size = _repeated(feature)
+        fold, cell = folds[rows], code * FOLDS + folds[rows]
+        n = np.bincount(cell, weigh[rows], size * FOLDS).reshape(-1, FOLDS)
+        k = np.bincount(cell, refused[rows], size * FOLDS).reshape(-1, FOLDS)
+        n_rest, k_rest = n.sum(axis=1)[code] - n[code, fold], k.sum(axis=1)[code] - k[code, fold]
+        rate[rows] = (k_rest + PRIOR * rate[rows]) / (n_rest + PRIOR)
+        if place == 0:
+            support[rows] = n_rest
     return rate, support
+
+
+def _repeated(feature: Ints) -> tuple[Ints, Ints, int]:
+    """The rows whose feature another row has too, these features numbered from 0, and how many they are."""
+    _, code, count = np.unique(feature, return_inverse=True, return_counts=True)
+    number = np.cumsum(count > 1) - 1
+    rows = np.flatnonzero(count[code] > 1)
+    return rows, number[code[rows]], int((count > 1).sum())
 
 
 def opening_score(name: str, features: list[Ints], bag: Bag, weights: Floats | None = None) -> Score:
@@ -102,20 +113,51 @@ def word_log_odds(words: Presence, keep: Bools, labels: Bools, folds: Ints) -> F
     log P(1)/P(0) + sum_{w in row} log P(w|1)/P(w|0), P(w|y) = (n_wy + 1) / (sum_v n_vy + V): multinomial naive Bayes
     on presence with Laplace's prior, V the words of the other folds. `keep` has one entry for each word of `words`.
     """
-    rows, codes = words.rows[keep], words.codes[keep]
-    size = int(codes.max(initial=0)) + 1
-    cells = codes.astype(np.int64) * FOLDS + folds[rows]
-    n = np.bincount(cells, minlength=size * FOLDS).reshape(size, FOLDS)
-    k = np.bincount(cells[labels[rows]], minlength=size * FOLDS).reshape(size, FOLDS)
+    size = int(words.codes.max(initial=0)) + 1
+    n, k = np.zeros(size * FOLDS, dtype=np.int64), np.zeros(size * FOLDS, dtype=np.int64)
+    blocks = list(_blocks(words.rows, len(labels)))
+    for _, _, inside in blocks:
+        cells, rows = _cells(words, keep, folds, inside)
+        n += np.bincount(cells, minlength=len(n))
+        k += np.bincount(cells[labels[rows]], minlength=len(k))
+    weights, odds = _fold_weights(n.reshape(size, FOLDS), k.reshape(size, FOLDS)).ravel(), _priors(labels, folds)[folds]
+    for first, last, inside in blocks:
+        cells, rows = _cells(words, keep, folds, inside)
+        odds[first:last] += np.bincount(rows - first, weights[cells], minlength=last - first)
+    return odds
+
+
+def _blocks(rows: NDArray[np.int32], count: int) -> Iterator[tuple[int, int, slice]]:
+    """First and last row (not included) of each block of rows, and where its words stand."""
+    for first in range(0, count, BLOCK):
+        last = min(first + BLOCK, count)
+        start, stop = np.searchsorted(rows, np.array([first, last], dtype=rows.dtype))
+        yield first, last, slice(int(start), int(stop))
+
+
+def _cells(words: Presence, keep: Bools, folds: Ints, inside: slice) -> tuple[Ints, NDArray[np.int32]]:
+    """Number of word and fold of the kept words of a block, and their rows."""
+    chosen = keep[inside]
+    rows = words.rows[inside][chosen]
+    return words.codes[inside][chosen].astype(np.int64) * FOLDS + folds[rows], rows
+
+
+def _fold_weights(n: Ints, k: Ints) -> Floats:
+    """What each word adds to the log-odds in each fold; counts and weights have the shape (words, folds)."""
+    weights = np.zeros(n.shape)
     n_all, k_all = n.sum(axis=1), k.sum(axis=1)
-    weights = np.zeros((size, FOLDS))
-    prior = np.zeros(FOLDS)
     for fold in range(FOLDS):
         refused = k_all - k[:, fold]
         weights[:, fold] = _log_ratio(refused, n_all - n[:, fold] - refused)
-        others = labels[folds != fold]
-        prior[fold] = np.log(max(others.sum(), 1e-300)) - np.log(max((~others).sum(), 1e-300))
-    return prior[folds] + np.bincount(rows, weights.ravel()[cells], minlength=len(labels))
+    return weights
+
+
+def _priors(labels: Bools, folds: Ints) -> Floats:
+    """Log-odds of refusal among the rows outside of each fold."""
+    n, k = np.bincount(folds, minlength=FOLDS), np.bincount(folds[labels], minlength=FOLDS)
+    refused = k.sum() - k
+    answered = n.sum() - n - refused
+    return np.asarray(np.log(np.maximum(refused, 1e-300)) - np.log(np.maximum(answered, 1e-300)), dtype=np.float64)
 
 
 def _log_ratio(refused: Ints, answered: Ints) -> Floats:

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections import defaultdict
@@ -30,6 +31,7 @@ from unmirage.runs import write_bytes, write_text
 WEIGHT = "weight"
 PAIR_KEYS = ("safe_instruction", "unsafe_instruction", "instruction")
 Place = tuple[str | int, ...]
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -193,11 +195,17 @@ def _keep_pairs(row: dict[str, Any], texts: dict[Place, str | None]) -> None:
 
 
 def _save_json(rows: list[Any], out: Path) -> None:
-    write_text(out, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    write_text(out, _dumped(rows, indent=1) + "\n")
 
 
 def _save_lines(rows: list[Any], out: Path) -> None:
-    write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(out, "".join(_dumped(row) + "\n" for row in rows))
+
+
+def _dumped(held: Any, indent: int | None = None) -> str:
+    """JSON as text; half of a character pair, which UTF-8 has no bytes for, stays the escape that it was."""
+    text = json.dumps(held, ensure_ascii=False, indent=indent)
+    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def _save_csv(rows: list[Any], out: Path) -> None:
@@ -214,12 +222,14 @@ def _frame_saver(path: Path) -> Callable[[list[Any], Path], None]:
 
     def save(rows: list[Any], out: Path) -> None:
         if path.suffix.lower() in (".parquet", ".pq"):
-            schema = dict(pl.read_parquet_schema(path))
+            whole = pl.read_parquet(path)
         else:
-            schema = dict(reading.read_arrow(reading.arrow_files(path)[0]).schema)
-        if any(WEIGHT in row for row in rows) and WEIGHT not in schema:
-            schema[WEIGHT] = pl.Float64()
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
+            whole = pl.concat([reading.read_arrow(file) for file in reading.arrow_files(path)])
+        # The rows of the input come from itself: Python has no times as fine as nanoseconds.
+        added = pl.DataFrame(rows[len(whole) :], schema=dict(whole.schema), orient="row")
+        frame = pl.concat([whole, added])
+        if any(WEIGHT in row for row in rows) and WEIGHT not in frame.columns:
+            frame = frame.with_columns(pl.Series(WEIGHT, [row.get(WEIGHT) for row in rows], dtype=pl.Float64))
         data = io.BytesIO()
         if path.suffix.lower() in (".parquet", ".pq"):
             frame.write_parquet(data)

@@ -26,7 +26,10 @@ def strata_of(bag: Bag, words: Presence, content: Bools) -> tuple[Ints, Floats]:
     (Hansen 2008, Biometrika 95:481-488). `content` has one entry for each word of the bag.
     """
     odds = word_log_odds(words, words.content, bag.labels, folds_of(bag.groups))
-    signature = row_sums(np.where(content, mixed(bag.tokens.codes.astype(np.uint64)), np.uint64(0)), bag.tokens)
+    signature = np.zeros(len(bag), dtype=np.uint64)
+    for first, inside, block in bag.tokens.blocks():
+        hashes = np.where(content[inside], mixed(block.codes.astype(np.uint64)), np.uint64(0))
+        signature[first : first + len(block.lengths)] = row_sums(hashes, block)
     _, alike, count = np.unique(signature, return_inverse=True, return_counts=True)
     single = count[alike] < ALIKE
     strata = alike.astype(np.int64)

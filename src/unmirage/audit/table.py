@@ -20,7 +20,7 @@ import polars as pl
 from unmirage.audit import reading
 from unmirage.audit.reading import Fault
 from unmirage.datasets import Problem, load
-from unmirage.datasets.files import image_fault, image_folder
+from unmirage.datasets.files import image_fault, image_folder, kind_of
 from unmirage.errors import UserError
 
 SCHEMA = {
@@ -35,7 +35,7 @@ SCHEMA = {
     "height": pl.Int32,
 }
 CACHE_BYTES = 512 << 20
-CHUNK_ROWS, CHUNK_CHARACTERS = 65_536, 8 << 20
+CHUNK_ROWS, CHUNK_CHARACTERS = 16_384, 8 << 20
 MOST_PICTURES = 20_000
 PLACEHOLDERS = frozenset({"n/a", "na", "nan", "none", "null", "-", "?"})
 REFUSAL_VALUES = frozenset(
@@ -225,6 +225,10 @@ class _FileReader:
 
     def _question(self, row: int, value: Any) -> str | None:
         name = self.source.columns.question or ""
+        if isinstance(value, (dict, list)):
+            what = f"the question is {kind_of(value)}, not text"
+            self._report(Problem(self.path, row, name, "question-not-text", what, "name a column of text"))
+            return None
         text = (_text(value) or "").replace("<image>", "").strip()
         fix = "write the question or delete the row"
         if not text:

@@ -7,6 +7,7 @@ words of all rows or, of a long file, of a part that is drawn by a hash of the r
 from __future__ import annotations
 
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,10 +21,11 @@ from unmirage.audit.words import Bools, Codes, Ints, Tokens, Vocabulary, leading
 
 MOST_PAIRS = 20_000_000
 MOST_WORDS = 20_000_000
-MERGE_AT = 4_000_000
+MERGE_AT = 2_000_000
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 Keys = NDArray[np.uint64]
+Counters = NDArray[np.int32]
 
 
 @dataclass
@@ -44,30 +46,45 @@ class PairCounts:
     """The same for pairs of neighbouring words, under keys first * 2**32 + second, in ascending order."""
 
     keys: Keys = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
-    n: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    k: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    n: Counters = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    k: Counters = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     pruned: bool = False
-    _waiting: list[tuple[Keys, Ints, Ints]] = field(default_factory=list)
+    _waiting: list[tuple[Keys, Counters, Counters]] = field(default_factory=list)
 
-    def add(self, keys: Keys, n: Ints, k: Ints) -> None:
+    def add(self, keys: Keys, n: Counters, k: Counters) -> None:
         """Add counts under distinct keys."""
         self._waiting.append((keys, n, k))
         if sum(len(part[0]) for part in self._waiting) > MERGE_AT:
             self.merge()
 
     def merge(self) -> None:
-        """Put together what came since the last time; must be called before the counts are read."""
-        parts = [(self.keys, self.n, self.k), *self._waiting]
-        self._waiting = []
-        joined, n, k = (np.concatenate([part[place] for part in parts]) for place in range(3))
-        order = np.argsort(joined, kind="stable")
-        joined = joined[order]
-        heads = np.flatnonzero(np.concatenate([[True], joined[1:] != joined[:-1]])) if len(joined) else order
-        self.keys = joined[heads]
-        self.n, self.k = (np.add.reduceat(x[order], heads) if len(heads) else x for x in (n, k))
+        """Put in what came since the last time; must be called before the counts are read."""
+        if not self._waiting:
+            return
+        keys, n, k = self._taken()
+        place = np.searchsorted(self.keys, keys)
+        known = np.zeros(len(keys), dtype=np.bool_)
+        inside = place < len(self.keys)
+        known[inside] = self.keys[place[inside]] == keys[inside]
+        self.n[place[known]] += n[known]
+        self.k[place[known]] += k[known]
+        self.keys = np.insert(self.keys, place[~known], keys[~known])
+        self.n = np.insert(self.n, place[~known], n[~known])
+        self.k = np.insert(self.k, place[~known], k[~known])
         if len(self.keys) > MOST_PAIRS:
             keep = self.n > 1
             self.keys, self.n, self.k, self.pruned = self.keys[keep], self.n[keep], self.k[keep], True
+
+    def _taken(self) -> tuple[Keys, Counters, Counters]:
+        """What waits, each key once and in ascending order; nothing waits afterwards."""
+        keys, n, k = (np.concatenate([part[place] for part in self._waiting]) for place in range(3))
+        self._waiting = []
+        order = np.argsort(keys)
+        keys = keys[order]
+        heads = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else order
+        if not len(heads):
+            return keys, n, k
+        return keys[heads], np.add.reduceat(n[order], heads), np.add.reduceat(k[order], heads)
 
 
 @dataclass(frozen=True)
@@ -81,10 +98,13 @@ class Presence:
     @staticmethod
     def of(tokens: Tokens, content: Bools) -> Presence:
         """The words of some rows; `content` has one entry for each word of `tokens`."""
-        low = tokens.codes.astype(np.uint64) << np.uint64(1) | content.astype(np.uint64)
-        keys = distinct(tokens.rows.astype(np.uint64) << np.uint64(32) | low)
-        codes = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        return Presence((keys >> np.uint64(32)).astype(np.int32), codes >> np.uint32(1), (codes & 1).astype(np.bool_))
+        parts = [(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint32))]
+        for first, inside, block in tokens.blocks():
+            low = block.codes.astype(np.uint64) << np.uint64(1) | content[inside]
+            keys = distinct(block.rows.astype(np.uint64) << np.uint64(32) | low)
+            parts.append(((keys >> np.uint64(32)).astype(np.int32) + np.int32(first), keys.astype(np.uint32)))
+        rows, codes = (np.concatenate([part[place] for part in parts]) for place in range(2))
+        return Presence(rows, codes >> np.uint32(1), (codes & np.uint32(1)).astype(np.bool_))
 
     def words(self) -> tuple[NDArray[np.int32], Codes]:
         """Rows and codes, each word once a row."""
@@ -175,19 +195,28 @@ class Tally:
         size = len(self.vocabulary)
         self.n += len(labels)
         self.k += int(labels.sum())
+        with ThreadPoolExecutor(1) as pool:  # beside the counting of words; numpy lets both work at once
+            pairs = pool.submit(_pair_counts, tokens, labels)
+            groups = pool.submit(groups_of, frame, tokens)
+            self._count_words(tokens, labels, size)
+            bits = surface.surface_bits(frame, tokens, self.vocabulary)
+            self._count_surface(bits, labels)
+            self.pairs.add(*pairs.result())
+            files, numbers = frame["file"].to_numpy(), frame["row"].to_numpy()
+            self.sample.add(Bag(tokens, labels, groups.result(), bits, files, numbers))
+        return tokens
+
+    def _count_words(self, tokens: Tokens, labels: Bools, size: int) -> None:
         first = tokens.nth(0)
         self.opening.add(first[first >= 0], labels[first >= 0], size)
         rows, codes = distinct_words(tokens)
         self.anywhere.add(codes, labels[rows], size)
         self._count_leading(tokens, labels, size)
-        self.pairs.add(*_pair_counts(tokens, labels))
-        bits = surface.surface_bits(frame, tokens, self.vocabulary)
+
+    def _count_surface(self, bits: NDArray[np.uint32], labels: Bools) -> None:
         for feature in range(len(surface.NAMES)):
             having = labels[surface.has(bits, feature)]
             self.surface.add(np.full(len(having), feature), having, len(surface.NAMES))
-        files, numbers = frame["file"].to_numpy(), frame["row"].to_numpy()
-        self.sample.add(Bag(tokens, labels, groups_of(frame, tokens), bits, files, numbers))
-        return tokens
 
     def _count_leading(self, tokens: Tokens, labels: Bools, size: int) -> None:
         plain = self.vocabulary.heads()
@@ -246,13 +275,13 @@ def pairs_of(tokens: Tokens) -> tuple[Ints, Keys]:
     return rows[:-1][inside], keys[inside]
 
 
-def _pair_counts(tokens: Tokens, labels: Bools) -> tuple[Keys, Ints, Ints]:
+def _pair_counts(tokens: Tokens, labels: Bools) -> tuple[Keys, Counters, Counters]:
     rows, keys = pairs_of(tokens)
     names, local = np.unique(keys, return_inverse=True)
     both = distinct(local.astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64))
     local, rows = (both >> np.uint64(32)).astype(np.int64), (both & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    n = np.bincount(local, minlength=len(names))
-    return names, n, np.bincount(local[labels[rows]], minlength=len(names))
+    n = np.bincount(local, minlength=len(names)).astype(np.int32)
+    return names, n, np.bincount(local[labels[rows]], minlength=len(names)).astype(np.int32)
 
 
 def _grown(counts: Ints, size: int) -> Ints:

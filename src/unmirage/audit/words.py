@@ -8,6 +8,7 @@ Katakana, Thai, Lao, Khmer or Myanmar is a word by itself.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -23,6 +24,7 @@ Ints = NDArray[np.int64]
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}\u200c\u200d&&[^{_UNSPACED}]]+(?:'[\p{{L}}\p{{M}}]+)*"
+BLOCK = 32_768
 _ASCII_WORD = r"[a-z0-9]+(?:'[a-z]+)*"
 
 
@@ -49,6 +51,16 @@ class Tokens:
         found = np.full(len(there), -1, dtype=np.int64)
         found[there] = self.codes[self.starts[:-1][there] + place]
         return found
+
+    def blocks(self) -> Iterator[tuple[int, slice, Tokens]]:
+        """Yield the rows in blocks: the first row, the slice of its words, and the block itself.
+
+        What is worked out word by word would need many times the memory of the words for all rows at once.
+        """
+        for first in range(0, len(self.starts) - 1, BLOCK):
+            starts = self.starts[first : first + BLOCK + 1]
+            inside = slice(int(starts[0]), int(starts[-1]))
+            yield first, inside, Tokens(self.codes[inside], starts - starts[0])
 
     def select(self, keep: Bools) -> Tokens:
         """Only the rows where `keep` is true."""
@@ -131,12 +143,13 @@ def leading(tokens: Tokens, plain: Bools) -> Bools:
 
     Plain are function words, politeness and instruction words: the head of a question, such as "Can you describe".
     """
-    is_plain = plain[tokens.codes]
-    position = np.arange(len(is_plain))
-    lengths = tokens.lengths
-    stop = np.full(len(lengths), len(is_plain) + 1, dtype=np.int64)
-    breaks = np.flatnonzero(~is_plain)
-    rows = tokens.rows
-    # Backwards, so that the first break of each row is written last and stays.
-    stop[rows[breaks][::-1]] = breaks[::-1]
-    return np.asarray(position < stop[rows], dtype=np.bool_)
+    count = len(tokens.codes)
+    breaks = np.append(np.flatnonzero(~plain[tokens.codes]), count)
+    there = tokens.lengths > 0
+    begins, ends = tokens.starts[:-1][there], tokens.starts[1:][there]
+    stops = np.minimum(breaks[np.searchsorted(breaks, begins)], ends)
+    # One up where a head begins and one down where it ends; the running sum is 1 inside of heads.
+    steps = np.zeros(count + 1, dtype=np.int8)
+    steps[begins] += 1
+    np.subtract.at(steps, stops, 1)
+    return np.cumsum(steps[:-1], dtype=np.int8) > 0

@@ -41,8 +41,9 @@ def _row(one: Effect, top: float) -> Markup:
         tone=TONES.get(one.reading, "none"),
         tip=_tip(one),
         b0=band[0], bw=max(1.0, round(band[1] - band[0], 1)), by=y - 6, bh=12,
-        lx=LEFT - 12, ty=y + 4, word=_name(one), x0=_x(one.minus_control_low or own), y=y,
-        x1=_x(one.minus_control_high or own), x=_x(own),
+        lx=LEFT - 12, ty=y + 4, word=_name(one),
+        x0=_x(own if one.minus_control_low is None else one.minus_control_low), y=y,
+        x1=_x(own if one.minus_control_high is None else one.minus_control_high), x=_x(own),
         dot="dot" if one.measured == "generated" else "dot open", vx=RIGHT + 12, value=points(own),
     )  # fmt: skip
 
