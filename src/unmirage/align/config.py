@@ -10,6 +10,7 @@ A bare option such as `beta` or `layer` goes to every term that has it, `npo.bet
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,7 +25,7 @@ from unmirage.errors import UserError
 
 Role = Literal["learn", "forget", "retain", "preference"]
 ROLES: tuple[Role, ...] = get_args(Role)
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 COMBINATION = "combination"
 
@@ -36,7 +37,7 @@ class TermConfig(BaseModel):
 
     role: Role
     objective: str
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     schedule: Schedule = "constant"
     horizon: Positive = 1.0
     limit: float = 0.0
@@ -89,7 +90,7 @@ class AlignConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str
-    terms: Annotated[tuple[TermConfig, ...], Field(min_length=1)]
+    terms: tuple[TermConfig, ...]
     steps: Count = 200
     lr: Positive = 3e-4
     batch_size: Count = 32
@@ -127,6 +128,8 @@ class AlignConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if not self.terms:
+            raise ValueError("there is nothing to train for; name a method, or terms such as forget=npo and retain=ce")
         if self.reference == "adapter" and self.tune == "full":
             raise ValueError("reference=adapter switches an adapter off, but tune=full has none")
         if self.train == "layers" and not self.changed_layers():
@@ -156,23 +159,31 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings as fields of AlignConfig: the terms of the method or of the roles given, with their options."""
     rest = dict(given)
     name = rest.get("method") or COMBINATION
+    if not isinstance(name, str):
+        raise ValueError(f"method is a name, not {name!r}")
     preset = method(name) if name != COMBINATION else None
     defaults: Mapping[str, Any] = preset.settings if preset else {}
     rest = {**defaults, **rest, "method": name}
     chosen: dict[str, Any] = {**(dict(preset.terms) if preset else {}), **{r: rest.pop(r) for r in ROLES if r in rest}}
     terms = [_term(role, one) for role in ROLES for one in _several(chosen.get(role, ()))]
-    for role in ROLES:
-        factor = _number(rest.pop(f"{role}_weight", 1), f"{role}_weight")
-        for term in (term for term in terms if term["role"] == role):
-            term["weight"] = _number(term.get("weight", 1), f"{term['objective']}.weight") * factor
+    factors = {role: rest.pop(f"{role}_weight", 1) for role in ROLES}
     for key in list(rest):
         if _assign(terms, key, rest[key]) and key not in AlignConfig.model_fields:
             del rest[key]
+    for role in ROLES:
+        factor = _number(factors[role], f"{role}_weight")
+        for term in (term for term in terms if term["role"] == role):
+            term["weight"] = _number(term.get("weight", 1), f"{term['objective']}.weight") * factor
     return {**rest, "terms": terms}
 
 
 def _several(value: Any) -> Sequence[TermLike]:
-    return [value] if isinstance(value, str | Mapping) else value
+    if value == "" or value is None:  # a role that is to have no terms
+        return []
+    terms = [value] if isinstance(value, str | Mapping) else value
+    if not isinstance(terms, list | tuple) or not all(isinstance(term, str | Mapping) for term in terms):
+        raise ValueError(f"terms are names of objectives, or names with options; not {value!r}")
+    return list(terms)
 
 
 def _term(role: Role, given: TermLike) -> dict[str, Any]:
@@ -200,9 +211,12 @@ def _assign(terms: list[dict[str, Any]], key: str, value: Any) -> bool:
 
 def _number(value: Any, name: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} is a number, not {value!r}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is a finite number, not {value!r}")
+    return number
 
 
 def _options(objective: Objective, given: Mapping[str, Any]) -> Any:
@@ -259,6 +273,9 @@ def checked(values: Mapping[str, Any]) -> AlignConfig:
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise UserError(f"there is no setting {name!r}; {known_settings(values)}.") from error
+        if first["loc"][:1] == ("terms",) and len(first["loc"]) == 3:
+            name = f"{expand(values)['terms'][first['loc'][1]]['objective']}.{first['loc'][2]}"
+            raise UserError(f"setting {name}={first['input']}: {first['msg']}.") from error
         why = first["msg"].removeprefix("Value error, ")
         raise UserError(f"setting {name}={first['input']}: {why}." if name and name in values else f"{why}.") from error
 

@@ -79,7 +79,7 @@ class Source:
     _state: str = "unread"
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """Yield all rows, at most 65,536 at a time."""
+        """Yield all rows, at most 16,384 at a time."""
         if self._state == "cached":
             yield from self._cache
             return
@@ -129,7 +129,7 @@ class FrameSource:
     warnings: list[str] = field(default_factory=list)
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """Yield all rows, at most 65,536 at a time."""
+        """Yield all rows, at most 16,384 at a time."""
         start = 0
         for part in self.frame.iter_slices(CHUNK_ROWS):
             rows = pl.Series("row", range(start, start + len(part)), dtype=pl.Int64)

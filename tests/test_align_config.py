@@ -1,0 +1,88 @@
+"""Settings of an alignment: methods, combinations, options, and what is wrong with them, in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unmirage.align.config import AlignConfig, parse_settings, read_settings
+from unmirage.align.methods import METHODS
+from unmirage.errors import UserError
+
+DOCS = Path(__file__).parents[1] / "docs" / "align.md"
+
+
+def terms(config: AlignConfig) -> list[tuple[str, str, float]]:
+    return [(term.role, term.objective, term.weight) for term in config.terms]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_makes_a_configuration_that_survives_its_own_dump(name: str) -> None:
+    config = AlignConfig(method=name)  # type: ignore[call-arg]
+    assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
+    assert f"| `{name}` | {METHODS[name].recipe()} |" in DOCS.read_text()
+
+
+def test_bare_options_go_to_all_that_have_them_and_dotted_ones_to_one() -> None:
+    config = parse_settings(["layer=3", "rmu.positions=answer", "seed=5"], method="rmu")
+    steer, keep = (term.options for term in config.terms)
+    assert (steer["layer"], keep["layer"]) == (3, 3)
+    assert (steer["positions"], keep["positions"]) == ("answer", "text")
+    assert (config.seed, steer["seed"]) == (5, 5)
+
+
+def test_terms_are_combined_replaced_and_weighed() -> None:
+    config = parse_settings(["retain=ce,kl", "kl.weight=0.5", "retain_weight=4", "beta=0.3"], method="npo")
+    assert terms(config) == [("forget", "npo", 1.0), ("retain", "ce", 4.0), ("retain", "kl", 2.0)]
+    assert config.terms[0].options["beta"] == 0.3
+    assert terms(parse_settings(["retain="], method="npo")) == [("forget", "npo", 1.0)]
+    assert terms(parse_settings(["forget=rmu", "layer=1"])) == [("forget", "rmu", 1.0)]
+
+
+def test_layers_are_lists_also_of_one() -> None:
+    config = parse_settings(["layers=3", "trained_layers=2,3", "train=layers"], method="circuit-breakers")
+    assert [term.options["layers"] for term in config.terms] == [(3,), (3,)]
+    assert config.changed_layers() == {2, 3}
+
+
+def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("method: npo\nlr: 1.0e-5\nretain:\n  - ce\n  - {objective: kl, weight: 0.5}\nnpo.beta: 0.2\n")
+    config = read_settings(file, ["lr=2e-5"], method=None, seed=3)
+    assert (config.method, config.lr, config.seed) == ("npo", 2e-5, 3)
+    assert terms(config) == [("forget", "npo", 1.0), ("retain", "ce", 1.0), ("retain", "kl", 0.5)]
+    for text, said in (("a: [", "cannot be read"), ("- a", "name: value")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=said):
+            read_settings(file, [])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "nothing to train for"),
+        ({"method": "npo", "retain": 3}, "terms are names"),
+        ({"method": "npo", "retain": [3]}, "terms are names"),
+        ({"method": ["npo"]}, "method is a name"),
+        ({"method": "npo", "lr": "nan"}, "setting lr=nan"),
+        ({"method": "npo", "lr": "inf"}, "setting lr=inf"),
+        ({"method": "npo", "lr": None}, "setting lr=None"),
+        ({"method": "npo", "npo.beta": "nan"}, "npo.beta=nan"),
+        ({"method": "npo", "ce.weight": "inf"}, "ce.weight is a finite number"),
+        ({"method": "npo", "ce.weight": -1}, "setting ce.weight=-1.*greater than or equal to 0"),
+        ({"method": "npo", "layer": 3}, "no setting 'layer'"),
+        ({"method": "npo", "dpo.weight": 2}, "no setting 'dpo.weight'"),
+        ({"method": "rmu", "layer": "x"}, "rmu.layer=x"),
+        ({"method": "npo", "train": "layers"}, "needs trained_layers"),
+        ({"method": "npo", "trained_layers": [1]}, "needs train=layers"),
+        ({"method": "npo", "reference": "adapter"}, "tune=full has none"),
+        ({"method": "task-vector", "tune": "lora"}, "needs tune=full"),
+        ({"forget": [{"weight": 1}]}, "names no objective"),
+        ({"forget": "nonsense"}, "no objective 'nonsense'"),
+    ],
+)
+def test_what_makes_no_sense_is_said(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_settings([], base=values)
