@@ -182,6 +182,7 @@ def _only_first_speaks() -> Iterator[None]:
 @app.command()
 def methods() -> None:
     """List the methods of `unmirage align`, and the objectives that they are made of."""
+    quiet_libraries()
     from rich.console import Console
     from rich.table import Table
 
