@@ -88,6 +88,11 @@ def test_each_cue_has_examples_that_hold_it(audits):
             assert f" {cue.cue} " in f" {example.question.lower()} "
 
 
+def test_lift_is_the_rate_over_that_of_all(audits):
+    audit = audits[0.9]
+    assert [cue.lift for cue in audit.cues] == pytest.approx([cue.rate * audit.n / audit.k for cue in audit.cues])
+
+
 def test_the_record_has_the_fields_of_the_contract(audits):
     record = json.loads(json.dumps(audits[0.5].record(), allow_nan=False))
     assert record["schema"] == 1
