@@ -9,6 +9,7 @@ import pytest
 
 from unmirage.align.config import AlignConfig, parse_settings, read_settings
 from unmirage.align.methods import METHODS
+from unmirage.align.weights import Weight
 from unmirage.errors import UserError
 
 DOCS = Path(__file__).parents[1] / "docs" / "align.md"
@@ -66,6 +67,8 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ({"method": "npo", "retain": 3}, "terms are names"),
         ({"method": "npo", "retain": [3]}, "terms are names"),
         ({"method": ["npo"]}, "method is a name"),
+        ({"method": "npo", 1: 3}, "name is a word, not 1"),
+        ({"forget": {"objective": "npo", "options": 3}}, "options of npo"),
         ({"method": "npo", "lr": "nan"}, "setting lr=nan"),
         ({"method": "npo", "lr": "inf"}, "setting lr=inf"),
         ({"method": "npo", "lr": None}, "setting lr=None"),
@@ -86,3 +89,11 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_said(values: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         parse_settings([], base=values)
+
+
+def test_a_dual_weight_grows_while_the_loss_exceeds_its_limit_and_never_falls_below_zero() -> None:
+    weight = Weight(value=1.0, schedule="dual", limit=0.5, rate=0.1)
+    assert weight.raised(1.0, 2.5) == pytest.approx(1.2)
+    assert weight.raised(1.0, 0.1) == pytest.approx(0.96)
+    assert weight.raised(0.01, 0.1) == 0.0
+    assert (weight.at(0.5), weight.at(0.5, 1.2)) == (1.0, 1.2)

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from unmirage.align.batches import collate
-from unmirage.align.encode import SEQUENCES, encode
+from unmirage.align.encode import SEQUENCES, cut, encode
 from unmirage.align.features import ImageCache, Place, model_inputs, picture_features
 from unmirage.align.signals import answer_log_probs
 from unmirage.align.store import RowStore
@@ -181,6 +181,18 @@ def test_a_family_that_mixes_up_rows_with_and_without_pictures_is_refused(forget
     mixed = samples(processor, [forget[0], forget[1].model_copy(update={"image": None})])
     with pytest.raises(UserError, match="batch_size=1"):
         collate(mixed, processor.tokenizer.pad_token_id)
+
+
+def test_what_is_cut_is_cut_alike(family: str, loaded: tuple[Any, Any], forget: list[Query]) -> None:
+    model, processor = loaded
+    whole = samples(processor, forget[:1])[0]
+    length = len(whole["input_ids"]) - 1
+    short = collate([cut(whole, forget[0], length)], processor.tokenizer.pad_token_id)
+    full = answer_log_probs(model, collate([whole], processor.tokenizer.pad_token_id))
+    found = answer_log_probs(model, short)
+    assert found.values.shape[1] == length - 1
+    if family not in NEEDS_A_PICTURE:  # there, what is cut away could be seen from before
+        torch.testing.assert_close(found.values, full.values[:, : length - 1], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("place", ["projected", "tower"])

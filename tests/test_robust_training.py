@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,15 @@ def test_rows_without_answers_or_pictures_are_told_together(rows: list[Query], t
     assert message.startswith("4 of 9 rows cannot be used: query 'm0' has no answer")
     assert "'m2' has no answer" in message
     assert message.endswith(" And 1 more.")
+    namesake = lost.model_copy(update={"id": rows[4].id})
+    assert refusal(check_rows, {"forget": [namesake], "retain": rows[4:]}).startswith("1 of 5 rows cannot be used")
+
+
+def test_a_picture_shared_under_another_name_is_told(rows: list[Query], tmp_path: Path) -> None:
+    assert rows[0].image is not None
+    copied = rows[0].model_copy(update={"id": "x", "image": Path(shutil.copy(rows[0].image, tmp_path / "copy.png"))})
+    message = refusal(check_rows, {"forget": rows[:4], "retain": [copied, *rows[4:]]})
+    assert message.startswith("1 rows are to be forgotten and retained at once")
 
 
 def test_empty_sets_and_shared_rows_are_told(rows: list[Query]) -> None:
@@ -496,7 +506,11 @@ def test_qlora_trains_an_adapter_on_four_bit_weights(tiny_folder: Path, rows: li
     kinds: list[set[str]] = []
     look = At(2, lambda model: kinds.append({type(parameter).__name__ for parameter in model.parameters()}))
     setting = config("npo", tune="qlora", lora_rank=4, lr=1e-2)
-    out = align(tiny_folder, rows, setting, tmp_path / "out", callbacks=[look])
+    cache = tmp_path / "cache"
+    out = align(tiny_folder, rows, setting, tmp_path / "out", cache=cache, callbacks=[look])
+    align(tiny_folder, rows, config("npo", tune="lora", lora_rank=4, steps=1), tmp_path / "lora", cache=cache)
+    for kind in ("features", "reference"):
+        assert len(list(cache.glob(f"{kind}-*"))) == 2, "those of 4-bit weights lie apart"
     assert "Params4bit" in kinds[0]
     before, after = weights(tiny_folder), weights(out)
     assert {value.dtype for value in after.values()} == {torch.float32}
@@ -629,3 +643,5 @@ def test_a_model_without_another_answer_is_told_with_counts(
     monkeypatch.setattr(alternatives, "alternative", lambda _network, _processor, query, _seed: found[query.id])
     message = refusal(align, tiny_folder, rows, config("altpo", steps=1), tmp_path / "out")
     assert message.startswith("the model gave 2 of 4 queries no other answer in 8 attempts, such as 'f1'")
+    monkeypatch.delattr(alternatives, "alternative")  # the same seed would give the same: nothing is sampled again
+    assert refusal(align, tiny_folder, rows, config("altpo", steps=1), tmp_path / "out") == message

@@ -36,11 +36,11 @@ def sampler(network: Any, processor: Any, config: AlignConfig, out: Path) -> Sam
         kept = _kept(folder)
         path = folder / f"alternatives-{here().process_index}.json"
         own = _read(path) if path.exists() else {}
-        missing = [query for query in share(queries) if query.id not in kept]
+        missing = [query for query in share(queries) if query.id not in kept and query.id not in own]
         for start in range(0, len(missing), KEPT):
             own |= {q.id: alternative(network, processor, q, config.seed) for q in missing[start : start + KEPT]}
             write_json(path, own)
-        lacking = [query.id for query in missing if own[query.id] is None]
+        lacking = [query.id for query in share(queries) if query.id in own and own[query.id] is None]
         agree(_none_for(lacking, len(queries)) if lacking else None)
         kept = _kept(folder)
         return [kept[query.id] for query in queries]

@@ -66,7 +66,8 @@ def use_features(data: Mapping[str, Encoded], asking: Asking, keys: Keys) -> str
     rows = {role: [image_digest(query) for query in part.queries] for role, part in data.items()}
     if place is None or not any(digest for part in rows.values() for digest in part):
         return None
-    folder = keys.root / f"features-{keys.revision}-{place}-{asking.dtype}"
+    packed = any(hasattr(parameter, "quant_state") for parameter in asking.model.parameters())  # of the tower too
+    folder = keys.root / f"features-{keys.revision}-{place}-{asking.dtype}{'-4bit' if packed else ''}"
     asking.model.eval()
     fill = partial(_fill, ImageCache(RowStore(folder), place), data, rows, asking)
     if fault := _fault(fill, asking.dtype):

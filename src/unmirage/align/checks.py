@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from unmirage.align.batches import Encoded
+from unmirage.align.data import image_digest
 from unmirage.align.encode import told
 from unmirage.errors import UserError
 from unmirage.schema import Query
@@ -22,11 +23,9 @@ def check_rows(parts: Mapping[str, Sequence[Query]]) -> None:
     for role, rows in parts.items():
         if not rows:
             raise UserError(f"the {role} set is empty; the method needs at least one {role} row.")
-    every = {query.id: query for rows in parts.values() for query in rows}
+    every = {(query.id, query.question, query.image): query for rows in parts.values() for query in rows}
     told([fault for query in every.values() if (fault := _lacks(query))], len(every))
-    retained = {_asked(query): query.id for query in parts.get("retain", ())}
-    forgotten = [*parts.get("forget", ()), *parts.get("preference", ())]
-    if shared := list(dict.fromkeys(query.id for query in forgotten if _asked(query) in retained)):
+    if shared := _shared([*parts.get("forget", ()), *parts.get("preference", ())], parts.get("retain", ())):
         raise UserError(
             f"{len(shared)} rows are to be forgotten and retained at once (same question, same picture), such as "
             f"{', '.join(map(repr, shared[:_FEW]))}; take them out of one of the two sets."
@@ -42,8 +41,16 @@ def _lacks(query: Query) -> str | None:
     return None
 
 
-def _asked(query: Query) -> tuple[str, str]:
-    return " ".join(query.question.split()).casefold(), str(query.image)
+def _shared(forgotten: Sequence[Query], retained: Sequence[Query]) -> list[str]:
+    """The ids of the forgotten rows whose question, with the same picture under whatever name, is retained too."""
+    asked = {_words(query) for query in forgotten} & {_words(query) for query in retained}
+    pairs = {(_words(query), image_digest(query)) for query in retained if _words(query) in asked}
+    both = [query.id for query in forgotten if _words(query) in asked and (_words(query), image_digest(query)) in pairs]
+    return list(dict.fromkeys(both))
+
+
+def _words(query: Query) -> str:
+    return " ".join(query.question.split()).casefold()
 
 
 def check_answers(parts: Mapping[str, Encoded], max_length: int | None) -> list[str]:

@@ -157,6 +157,8 @@ class AlignConfig(BaseModel):
 
 def expand(given: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings as fields of AlignConfig: the terms of the method or of the roles given, with their options."""
+    if odd := [key for key in given if not isinstance(key, str)]:
+        raise ValueError(f"a setting's name is a word, not {odd[0]!r}")
     rest = dict(given)
     name = rest.get("method") or COMBINATION
     if not isinstance(name, str):
@@ -192,6 +194,8 @@ def _term(role: Role, given: TermLike) -> dict[str, Any]:
     own = {key: fields_.pop(key) for key in list(fields_) if key in TermConfig.model_fields}
     if "objective" not in own:
         raise ValueError(f"a {role} term names no objective: {given!r}")
+    if not isinstance(own.get("options", {}), Mapping):
+        raise ValueError(f"the options of {own['objective']} are written as names and values, not {own['options']!r}")
     return {"role": role, **own, "options": {**own.get("options", {}), **fields_}}
 
 

@@ -170,4 +170,7 @@ def cut(sample: Batch, query: Query, max_length: int | None) -> Batch:
         raise UserError(
             f"the picture of query {query.id!r} alone takes more than max_length={max_length} tokens; raise max_length."
         )
-    return {**sample, **{key: sample[key][:max_length] for key in SEQUENCES if key in sample}}
+    kept = {key: sample[key][:max_length] for key in SEQUENCES if key in sample}
+    if _CROSS in sample:
+        kept[_CROSS] = sample[_CROSS][:, :max_length]
+    return {**sample, **kept}
