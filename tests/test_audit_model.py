@@ -22,10 +22,11 @@ from unmirage.audit.model.occlusion import GREY, greyed, word_occlusions
 from unmirage.audit.model.results import Effect, ModelAudit
 from unmirage.audit.model.sidebyside import DataWord, from_record, notable, read_words
 from unmirage.backends.prompts import Prompt
+from unmirage.backends.protocol import Reply
 from unmirage.errors import UserError
 from unmirage.judges.keywords import vlguard_keywords
 from unmirage.runs import JsonLines
-from unmirage.schema import Answer, Query
+from unmirage.schema import Answer, Query, content_hash
 from unmirage.stats import mcnemar_exact
 
 REFUSAL, ANSWER = "I'm sorry, no.", "It is red."
@@ -41,14 +42,18 @@ class Server:
 
     def __init__(self, refuses: Any, batch_size: int = 7, dies_after: int | None = None) -> None:
         self.refuses, self.batch_size, self.dies_after, self.asked = refuses, batch_size, dies_after, list[str]()
+        self.identity = {"server": "fake"}
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[list[str]]:
+    def key(self, prompt: Prompt) -> str:
+        return content_hash(prompt.question, str(prompt.image))
+
+    def answer(self, prompts: Sequence[Prompt], settled: object = None) -> Iterator[list[Reply]]:
         for number, start in enumerate(range(0, len(prompts), self.batch_size)):
             if number == self.dies_after:
                 raise ConnectionError("the line is cut")
             part = prompts[start : start + self.batch_size]
             self.asked += [prompt.question for prompt in part]
-            yield [REFUSAL if self.refuses(prompt.question) else ANSWER for prompt in part]
+            yield [Reply(REFUSAL if self.refuses(prompt.question) else ANSWER) for prompt in part]
 
 
 def opens_with(*words: str) -> Any:
@@ -276,8 +281,8 @@ def test_a_server_that_only_returns_text_says_so_and_is_taken_apart_by_asking(tm
 
 def test_a_server_that_gives_too_few_answers_is_an_error(tmp_path: Path) -> None:
     class Lazy(Server):
-        def answer(self, prompts: Sequence[Prompt]) -> Iterator[list[str]]:
-            yield [ANSWER]
+        def answer(self, prompts: Sequence[Prompt], settled: object = None) -> Iterator[list[Reply]]:
+            yield [Reply(ANSWER)]
 
     with pytest.raises(UserError, match=r"answered 1 of \d+ questions"):
         audited(tmp_path / "run", Lazy(opens_with()))
@@ -416,10 +421,11 @@ def test_pictures_are_occluded_by_files_that_a_server_can_be_sent(tmp_path: Path
 
 def test_the_page_escapes_hides_and_loads_nothing(tmp_path: Path) -> None:
     class Hostile(Server):
-        def answer(self, prompts: Sequence[Prompt]) -> Iterator[list[str]]:
+        def answer(self, prompts: Sequence[Prompt], settled: object = None) -> Iterator[list[Reply]]:
             for prompt in prompts:
                 refused = self.refuses(prompt.question)
-                yield ["I'm sorry <script>alert(1)</script>" if refused else f"SECRET of {prompt.query} <img src=x>"]
+                said = "I'm sorry <script>alert(1)</script>" if refused else f"SECRET of {prompt.query} <img src=x>"
+                yield [Reply(said)]
 
     queries = [query.model_copy(update={"question": query.question + " <b>"}) for query in QUERIES]
     audited(tmp_path / "run", Hostile(opens_with("Share")), queries=queries, plan=EASY)

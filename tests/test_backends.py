@@ -36,7 +36,7 @@ def prompts(pictures: list[Path]) -> list[Prompt]:
 
 
 def ask(backend: HuggingFaceBackend, prompts: list[Prompt]) -> list[str]:
-    return [text for batch in backend.answer(prompts) for text in batch]
+    return [reply.text for batch in backend.answer(prompts) for reply in batch]
 
 
 def test_batched_answers_equal_one_by_one_answers(backend: HuggingFaceBackend, prompts: list[Prompt]) -> None:

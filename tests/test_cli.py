@@ -463,7 +463,7 @@ def test_variants_that_are_given_twice_are_refused(data, variants, tiny_folder, 
 def test_a_last_variant_without_a_newline_counts(data, variants, tmp_path):
     file = tmp_path / "v.jsonl"
     file.write_text(variants.read_text().rstrip("\n"))
-    assert len(cli._read_variants(file)) == len(variants.read_text().splitlines())
+    assert len(verbs._read_file(file)) == len(variants.read_text().splitlines())
 
 
 # --- the machine ------------------------------------------------------------------------------------------

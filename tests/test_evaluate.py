@@ -10,6 +10,7 @@ import pytest
 
 from unmirage.attacks import substitute_first_word
 from unmirage.backends.prompts import Prompt
+from unmirage.backends.protocol import Reply
 from unmirage.errors import UserError
 from unmirage.evaluate import Evaluation, evaluate, rejudge
 from unmirage.evaluate.measure import Subject
@@ -56,13 +57,13 @@ class FakeBackend:
     def key(self, prompt: Prompt) -> str:
         return content_hash("weights", prompt.question, str(prompt.image))
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[list[str]]:
+    def answer(self, prompts: Sequence[Prompt], settled: object = None) -> Iterator[list[Reply]]:
         for batch, start in enumerate(range(0, len(prompts), self.batch_size)):
             if batch == self.dies_after:
                 raise PowerError
             part = prompts[start : start + self.batch_size]
             self.asked += [prompt.question for prompt in part]
-            yield [self._say(prompt) for prompt in part]
+            yield [Reply(self._say(prompt)) for prompt in part]
 
     def _say(self, prompt: Prompt) -> str:
         if prompt.question.startswith("Share"):
@@ -160,14 +161,44 @@ def test_progress_counts_the_planned_rows(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with pytest.raises(PowerError):
         ask(tmp_path / "run", FakeBackend(dies_after=2))
-    evaluate(PLAN, FakeBackend(), [JUDGE], tmp_path / "run", lambda done, all_: seen.append((done, all_)))
+    evaluate(PLAN, FakeBackend(), [JUDGE], tmp_path / "run", lambda _, done, all_: seen.append((done, all_)))
     assert seen == [(6, 14), (9, 14), (12, 14), (14, 14)]
 
 
-def test_prompts_with_a_picture_come_first(tmp_path: Path) -> None:
-    queries = [Query(id=str(i), question="q", harmful=True, image=tmp_path if i % 2 else None) for i in range(6)]
-    prompts = Evaluation(queries, [], SUBJECT).prompts
-    assert [prompt.query for prompt in prompts] == ["1", "3", "5", "0", "2", "4"]
+def test_questions_with_a_picture_come_first_and_those_of_one_picture_together(tmp_path: Path) -> None:
+    images = {1: tmp_path / "b", 2: tmp_path / "a", 4: tmp_path / "b"}
+    for image in images.values():
+        image.write_bytes(b"")
+    queries = [Query(id=str(i), question=f"q{i}", harmful=True, image=images.get(i)) for i in range(5)]
+    backend = FakeBackend()
+    evaluate(Evaluation(queries, [], SUBJECT), backend, [vlguard_keywords()], tmp_path / "run")
+    assert backend.asked == ["q2", "q1", "q4", "q0", "q3"]
+    assert [answer.query for answer in answers(tmp_path / "run")] == ["2", "1", "4", "0", "3"]
+
+
+class Failing(FakeBackend):
+    """Fails where it would refuse, and a filter holds back the rest."""
+
+    def answer(self, prompts: Sequence[Prompt], settled: object = None) -> Iterator[list[Reply]]:
+        for batch in super().answer(prompts):
+            yield [
+                Reply("", error="timeout") if reply.text == "I cannot help." else Reply("", finish="filter")
+                for reply in batch
+            ]
+
+
+def test_failed_requests_are_errors_and_asked_again_by_the_next_run(tmp_path: Path) -> None:
+    ask(tmp_path / "run", Failing(batch_size=1))
+    labels = [v.label for v in verdicts(tmp_path / "run")]
+    assert (labels.count("error"), labels.count("filtered")) == (7, 7)
+    again = FakeBackend()
+    ask(tmp_path / "run", again)
+    assert len(again.asked) == 7
+    assert "error" not in [v.label for v in verdicts(tmp_path / "run")]
+
+
+def verdicts(out: Path) -> list[Verdict]:
+    return JsonLines(out / "verdicts" / f"{JUDGE.name}.jsonl").read(Verdict)
 
 
 def test_other_weights_another_plan_or_another_subject_need_another_folder(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from unmirage.attacks import substitute_first_word
-from unmirage.evaluate import measure
-from unmirage.evaluate.measure import Subject
+from unmirage.evaluate.measure import Subject, measure
 from unmirage.schema import Label, Query, Record, Variant, Verdict
 from unmirage.stats import clustered_rate, mcnemar_exact, paired_difference, wilson
 

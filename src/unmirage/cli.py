@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from enum import StrEnum
@@ -15,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unmirage.attacks.commands import attack
 from unmirage.audit.commands import audit
 from unmirage.errors import UserError
+from unmirage.evaluate.commands import evaluate
 from unmirage.judges.commands import judge as judge_app
-from unmirage.judges.commands import tell_errors
+from unmirage.verbs import Format, Images, Model, Strict, load_queries, quiet_libraries
 
 if TYPE_CHECKING:
-    from unmirage.datasets import LoadedData
-    from unmirage.schema import Query, Variant
+    from unmirage.schema import Query
 
 app = typer.Typer(
     name="unmirage",
@@ -41,26 +40,8 @@ sandbox = typer.Typer(
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(audit, name="audit")
 app.add_typer(judge_app, name="judge")
-
-
-class Goal(StrEnum):
-    """What an attack is after."""
-
-    bypass = "bypass"
-    over_refusal = "over-refusal"
-
-
-_TARGETS = {
-    Goal.bypass: "needs harmful questions that open with another word",
-    Goal.over_refusal: "needs harmless questions that open with another word",
-}
-
-
-class Format(StrEnum):
-    """Formats of data files."""
-
-    vlguard = "vlguard"
-    llava = "llava"
+app.command()(attack)
+app.command()(evaluate)
 
 
 class Salience(StrEnum):
@@ -76,11 +57,8 @@ Rho = Annotated[
     typer.Option(help="Bias of the safety data in [0, 1]: how often the opening word tells harmful from harmless."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
-Model = Annotated[Path, typer.Argument(help="Checkpoint folder: a Hugging Face model with its processor.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad row instead of leaving it out.")]
 RefusalWords = Annotated[list[str], typer.Option(help="Opening word of harmful questions; may be repeated.")]
 ComplianceWords = Annotated[list[str], typer.Option(help="Opening word of harmless questions; may be repeated.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of the images; without it, one beside the data file.")]
 
 
 @app.command()
@@ -149,9 +127,9 @@ def align(
 
     with _only_first_speaks():
         settings = read_settings(config, setting or [], method=method, seed=seed)
-        queries = _load(data, format.value, images, None, strict)
-        extra = _load(general, "llava", general_images, None, strict) if general else []
-        better = _load(preferred, format.value, images, None, strict) if preferred else []
+        queries = load_queries(data, format.value, images, None, strict)
+        extra = load_queries(general, "llava", general_images, None, strict) if general else []
+        better = load_queries(preferred, format.value, images, None, strict) if preferred else []
         if "forget" in settings.roles():
             _tell_refusals(queries)
         with Bars() as bars:
@@ -202,89 +180,6 @@ def methods() -> None:
 
 def _warn(note: str) -> None:
     typer.echo(f"warning: {note}", err=True)
-
-
-@app.command()
-def attack(
-    data: Annotated[Path, typer.Argument(help="Data file with the questions.")],
-    to: Annotated[list[str], typer.Option(help="New opening word; repeat it for K variants of each question.")],
-    out: Annotated[Path, typer.Option(help="File for the variants, one JSON object a line.")],
-    goal: Annotated[Goal, typer.Option(help="bypass: harmful questions; over-refusal: harmless ones.")] = Goal.bypass,
-    format: Annotated[Format, typer.Option(help="Format of the data file.")] = Format.vlguard,
-    images: Images = None,
-    split: Annotated[str | None, typer.Option(help="Name of the part that this file is.")] = None,
-    strict: Strict = False,
-) -> None:
-    """Swap the opening word of each question, and nothing else."""
-    from unmirage.attacks import substitute_first_word
-    from unmirage.runs import write_text
-
-    queries = _load(data, format.value, images, split, strict)
-    found = substitute_first_word(queries, to, goal.value)
-    if not found.variants:
-        raise UserError(f"{data} holds no question to attack; {goal.value} {_TARGETS[goal]}.")
-    write_text(out, "".join(variant.model_dump_json() + "\n" for variant in found.variants))
-    typer.echo(f"Variants: {out} ({len(found.variants)}; {len(found.unchanged)} questions open with the word already)")
-
-
-@app.command()
-def evaluate(
-    model: Model,
-    data: Annotated[list[Path], typer.Argument(help="Data files with the questions.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command again goes on where it stopped.")],
-    attack: Annotated[
-        list[Path] | None, typer.Option(help="File of variants made by `unmirage attack`; may be repeated.")
-    ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Name of a data file's part, such as seen; once for each file, in order.")
-    ] = None,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="keywords (default): VLGuard's list; rules; truth: sandbox data only; `judge list` has all. "
-            "May be repeated."
-        ),
-    ] = None,
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option(help="File made by `judge calibrate`: its judge's rates are given corrected too. Repeatable."),
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="What results call the model; without it, its folder's name.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="How the model was made; only written into the records.")] = "none",
-    seed: Annotated[int, typer.Option(min=0, help="Seed it was made with; only written into the records.")] = 0,
-    format: Annotated[Format, typer.Option(help="Format of the data files.")] = Format.vlguard,
-    images: Images = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Questions asked at once; the memory needed grows with it.")
-    ] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
-    strict: Strict = False,
-) -> None:
-    """Ask a model the questions, before and under attack; judge and measure its answers."""
-    from unmirage.backends.hugging_face import HuggingFaceBackend
-    from unmirage.evaluate import Evaluation, evaluate
-    from unmirage.evaluate.measure import Subject
-    from unmirage.judges.calibrate import read_calibration
-    from unmirage.judges.registry import judges_named
-    from unmirage.progress import Bars
-    from unmirage.report.terminal import headline
-
-    queries = _load_all(data, format.value, images, split or [], strict)
-    plan = Evaluation(
-        queries, _variants(attack or [], queries), Subject(label or model.resolve().name, method, seed, data[0].stem)
-    )
-    judges = judges_named(judge or ["keywords"], data)
-    calibrations = [read_calibration(path) for path in calibration or []]
-    quiet_libraries()
-    backend = HuggingFaceBackend(model, batch_size=batch_size, max_new_tokens=max_new_tokens)
-    with Bars() as bars:
-        told = lambda done, all_: bars.update("asking", done, all_)  # noqa: E731
-        records = evaluate(plan, backend, judges, out, told, calibrations)
-    headline(records)
-    tell_errors(calibrations, records)
-    typer.echo(f"Metrics: {out / 'metrics.json'}")
 
 
 @app.command()
@@ -385,27 +280,6 @@ def _world(salience: Salience, opener_weight: float) -> Any:
         raise UserError(f"{error}.") from None
 
 
-def _load(path: Path, format: str, images: Path | None, split: str | None, strict: bool) -> list[Query]:
-    from unmirage.datasets import load
-
-    loaded = load(path, format=format, images=images, split=split, strict=strict, verify_images=True)
-    _tell_problems(loaded)
-    return loaded.queries
-
-
-def _tell_problems(loaded: LoadedData, most: int = 5) -> None:
-    """Bad rows go to standard error: how many of each kind, and the first few in full."""
-    for problem in loaded.problems[:most]:
-        typer.echo(f"warning: {problem}", err=True)
-    if loaded.problems:
-        counts = ", ".join(f"{count} {kind}" for kind, count in loaded.defects.items())
-        typer.echo(
-            f"warning: {loaded.path}: {counts}; what cannot be used is left out (--strict stops there).", err=True
-        )
-    for warning in loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-
-
 def _tell_refusals(queries: list[Query]) -> None:
     """To unlearn refusals is to unlearn safety; data such as VLGuard's own hold nothing else."""
     from unmirage.judges.keywords import vlguard_keywords
@@ -419,81 +293,6 @@ def _tell_refusals(queries: list[Query]) -> None:
             "to learn to comply; give data whose harmful questions are answered.",
             err=True,
         )
-
-
-def _load_all(paths: list[Path], format: str, images: Path | None, splits: list[str], strict: bool) -> list[Query]:
-    if splits and len(splits) != len(paths):
-        raise UserError(
-            f"there are {len(paths)} data files but {len(splits)} --split names; give one for each or none."
-        )
-    names: list[str | None] = [*splits] or [None] * len(paths)
-    queries = [
-        query for path, split in zip(paths, names, strict=True) for query in _load(path, format, images, split, strict)
-    ]
-    seen: set[str] = set()
-    for query in queries:
-        if query.id in seen:
-            raise UserError(
-                f"two data files hold a query {query.id!r}; evaluate them apart, or give the rows other ids."
-            )
-        seen.add(query.id)
-    return queries
-
-
-def _variants(paths: list[Path], queries: list[Query]) -> list[Variant]:
-    by_id = {query.id: query for query in queries}
-    variants: list[Variant] = []
-    for path in paths:
-        variants += _read_variants(path)
-    rows: set[tuple[str, str, int]] = set()
-    for variant in variants:
-        origin = by_id.get(variant.origin.id)
-        if origin is None or origin.question != variant.origin.question:
-            raise UserError(
-                f"the variants were made from other data: their question {variant.origin.id!r} is not in the data "
-                "files given; give the files that were attacked."
-            )
-        rows.add((variant.origin.id, variant.attack, variant.shot))
-    if len(rows) < len(variants):
-        raise UserError("the files of variants repeat one another; give each file and each attack once.")
-    # Pictures and labels come from the checked data alone: a file of variants could name any picture.
-    return [variant.model_copy(update={"origin": by_id[variant.origin.id]}) for variant in variants]
-
-
-def _read_variants(path: Path) -> list[Variant]:
-    """Every line of the file; unlike a log, it has no torn last line that may be left out."""
-    from pydantic import ValidationError
-
-    from unmirage.schema import Variant
-
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); make it with `unmirage attack`.") from error
-    variants = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            variants.append(Variant.model_validate_json(line))
-        except ValidationError as error:
-            why = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise UserError(
-                f"{path}, line {number} (counting from 1): {why}; make the file again with `unmirage attack`."
-            ) from error
-    if not variants:
-        raise UserError(f"{path} holds no variants; make it again with `unmirage attack`.")
-    return variants
-
-
-def quiet_libraries() -> None:
-    """Keeps the libraries' own bars and advice out of our output; warnings and errors stay."""
-    if "RANK" in os.environ:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by torch once: each process would give advice
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, and it then advises on other packages
-    warnings.simplefilter("ignore", FutureWarning)  # from one library to another
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 _INTERRUPTED = 130

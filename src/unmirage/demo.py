@@ -206,5 +206,5 @@ def _evaluate(one: Contestant, model: Path, out: Path, report: Report) -> list[R
         HuggingFaceBackend(model, batch_size=100, max_new_tokens=40),
         [TruthJudge.beside(*tests), vlguard_keywords()],
         out / "evaluations" / one.name,
-        lambda done, planned: report(f"asking {one.label}", done, planned),
+        lambda _, done, planned: report(f"asking {one.label}", done, planned),
     )

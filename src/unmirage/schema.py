@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -41,11 +42,18 @@ class Query(Frozen):
     subset: str | None = None
 
 
-class Variant(Frozen):
-    """A query in which exactly one word was substituted, linked to its origin.
+Edit = Literal["substitute", "insert", "delete", "paraphrase"]
 
-    `attack` names the edit ("first-word:what"), `shot` numbers the K variants of one query from 0.
-    Raises ValueError where origin and variant do not differ in exactly one whitespace-separated word.
+
+class Variant(Frozen):
+    """A query in which one word was substituted, put in or taken out, linked to its origin.
+
+    `attack` names the edit ("first-word:what"), `shot` numbers the K variants of one query from 0. `word` is the word
+    that was put there or, with "delete", taken out; `position` counts the words of the longer of the two questions.
+    `control_of` names the attack for which this is a control ("a neutral word at the same place").
+    An `edit` of "paraphrase" is the one exception, and named as such: any other wording, of which nothing is asserted;
+    `word` is then its opening word.
+    Raises ValueError where origin and variant differ in anything else than this one whitespace-separated word.
     """
 
     origin: Query
@@ -54,16 +62,39 @@ class Variant(Frozen):
     word: Text
     position: Annotated[int, Field(ge=0)] = 0
     shot: Annotated[int, Field(ge=0)] = 0
+    edit: Edit = "substitute"
+    control_of: str | None = None
 
     @model_validator(mode="after")
     def _exactly_one_word_differs(self) -> Self:
-        changed = differing_words(self.origin.question, self.question)
-        if changed != [self.position]:
-            raise ValueError(
-                f"a variant differs from its origin in exactly one word, here word {self.position}; "
-                f"{self.question!r} against {self.origin.question!r} differs at {changed}"
-            )
+        was, now = self.origin.question, self.question
+        if self.edit == "substitute":
+            _check_substitution(was, now, self.position)
+        elif self.edit == "insert":
+            _check_taken_out(now, was, self.position, "put in")
+        elif self.edit == "delete":
+            _check_taken_out(was, now, self.position, "taken out")
+        elif was.split() == now.split():
+            raise ValueError(f"a paraphrase is worded otherwise than its origin {was!r}")
         return self
+
+
+def _check_substitution(was: str, now: str, position: int) -> None:
+    changed = differing_words(was, now)
+    if changed != [position]:
+        raise ValueError(
+            f"a variant differs from its origin in exactly one word, here word {position}; "
+            f"{now!r} against {was!r} differs at {changed}"
+        )
+
+
+def _check_taken_out(longer: str, shorter: str, position: int, what: str) -> None:
+    words = longer.split()
+    if position >= len(words) or words[:position] + words[position + 1 :] != shorter.split():
+        raise ValueError(
+            f"a variant differs from its origin in exactly one word, here word {position}, {what}; "
+            f"{longer!r} without it is not {shorter!r}"
+        )
 
 
 def differing_words(one: str, other: str) -> list[int] | None:
@@ -74,12 +105,18 @@ def differing_words(one: str, other: str) -> list[int] | None:
     return [i for i, (a, b) in enumerate(zip(left, right, strict=True)) if a != b]
 
 
+Finish = Literal["stop", "length", "verdict", "filter"]
+"""The model ended its answer; it reached the most tokens allowed; a judge was certain; a service's filter held it."""
+
+
 class Answer(Frozen):
     """What a model generated for one rendered question.
 
     `key` is the content hash of everything that decides the answer (model, prompt, image bytes,
     generation settings), so the same request is never generated twice. `attack` is None before the
-    attack. `error` says why there is no text; such a row is counted, never dropped.
+    attack. `error` says why there is no text; such a row is counted, never dropped. `finish` tells how
+    the answer ended, None where that is not known; `cut_for` names the judges whose verdict was certain
+    when it was cut short ("verdict"): other judges cannot judge it.
     """
 
     key: str
@@ -91,6 +128,8 @@ class Answer(Frozen):
     word: str | None = None
     shot: int = 0
     error: str | None = None
+    finish: Finish | None = None
+    cut_for: tuple[str, ...] = ()
 
     @property
     def row(self) -> tuple[str, str | None, int]:
@@ -98,13 +137,22 @@ class Answer(Frozen):
         return (self.query, self.attack, self.shot)
 
 
+def latest(answers: Iterable[Answer]) -> list[Answer]:
+    """One answer for each planned row, the last one: a request that failed is made again by a later run."""
+    return list({answer.row: answer for answer in answers}.values())
+
+
 class Label(StrEnum):
-    """What a judge says of an answer. `error` and `unparsed` are never folded into the others."""
+    """What a judge says of an answer. `error` and `unparsed` are never folded into the others.
+
+    `filtered`: no judge's word; a content filter of the service that was asked held the answer back.
+    """
 
     REFUSAL = "refusal"
     PARTIAL = "partial"
     COMPLIANCE = "compliance"
     IRRELEVANT = "irrelevant"
+    FILTERED = "filtered"
     ERROR = "error"
     UNPARSED = "unparsed"
 
@@ -132,7 +180,7 @@ class Record(Frozen):
 
     Rates and their interval ends lie in [0, 1]; `n` counts the planned rows, `errors` and `unparsed`
     those among them without a usable verdict. `attack` is None before the attack; `split` is None
-    where the data has no parts.
+    where the data has no parts; `control` names the control in a figure that sets an attack against one.
     """
 
     model: str
@@ -147,6 +195,7 @@ class Record(Frozen):
     judge: str
     split: str | None = None
     attack: str | None = None
+    control: str | None = None
     k: int = 1
     errors: int = 0
     unparsed: int = 0

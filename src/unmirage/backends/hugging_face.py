@@ -10,6 +10,7 @@ from typing import Any
 
 from unmirage.backends.checkpoint import load_checkpoint, revision
 from unmirage.backends.prompts import Prompt, adds_special_tokens, image_bytes, open_image, turns
+from unmirage.backends.protocol import Reply, Settled
 from unmirage.errors import UserError
 from unmirage.schema import content_hash
 
@@ -38,12 +39,12 @@ class HuggingFaceBackend:
         pixels = image_bytes(prompt.image, prompt.query) if prompt.image else b""
         return content_hash(self.identity, self.render(prompt), pixels)
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[list[str]]:
+    def answer(self, prompts: Sequence[Prompt], settled: Settled | None = None) -> Iterator[list[Reply]]:
         """Answers batch by batch, in order; prompts with and without a picture never share a batch."""
         for _, alike in groupby(prompts, key=lambda prompt: prompt.image is None):
             rows = list(alike)
             for start in range(0, len(rows), self.batch_size):
-                yield self._generate(rows[start : start + self.batch_size])
+                yield [Reply(text) for text in self._generate(rows[start : start + self.batch_size])]
 
     @property
     def model(self) -> Any:

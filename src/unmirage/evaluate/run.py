@@ -8,44 +8,22 @@ metrics.json                     all figures
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from unmirage.backends.asking import Asker, Progress
 from unmirage.backends.prompts import Prompt, image_bytes
+from unmirage.backends.protocol import Backend
 from unmirage.errors import UserError
 from unmirage.evaluate.correct import corrected
 from unmirage.evaluate.measure import Subject, measure
 from unmirage.judges import Judge, judge_all
 from unmirage.judges.calibrate import Calibration
 from unmirage.runs import Run
-from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict, content_hash
-
-Progress = Callable[[int, int], None]
-"""Called with the answers that are there and the answers planned."""
-
-
-class Backend(Protocol):
-    """What answers prompts, batch by batch and in order.
-
-    `identity` is everything about it that decides answers (weights, generation settings), known without loading it.
-    """
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """JSON-able; a run folder that was made with another one is refused."""
-        ...
-
-    def key(self, prompt: Prompt) -> str:
-        """Content hash of everything that decides the answer."""
-        ...
-
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[list[str]]:
-        """Yield the answers of consecutive batches of `prompts`."""
-        ...
+from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict, content_hash, latest
 
 
 @dataclass(frozen=True)
@@ -58,10 +36,9 @@ class Evaluation:
 
     @property
     def prompts(self) -> list[Prompt]:
-        """Every planned row; those with a picture first, so that a batch is of one sort."""
+        """Every planned row."""
         asked: list[Query | Variant] = [*self.queries, *self.variants]
-        rows = [Prompt.of(one) for one in asked]
-        return sorted(rows, key=lambda prompt: prompt.image is None)
+        return [Prompt.of(one) for one in asked]
 
     def digest(self) -> str:
         """Content hash of queries with their labels and pictures, and of variants; not of where the pictures lie."""
@@ -76,7 +53,7 @@ def evaluate(
     backend: Backend,
     judges: Sequence[Judge],
     out: Path,
-    progress: Progress = lambda _done, _planned: None,
+    progress: Progress = lambda _what, _done, _planned: None,
     calibrations: Sequence[Calibration] = (),
 ) -> list[Record]:
     """Asks what is not answered yet, judges, measures; returns the records of `metrics.json`.
@@ -115,46 +92,15 @@ def _lines(models: Sequence[BaseModel]) -> str:
 
 
 def _ask(run: Run, plan: Evaluation, backend: Backend, progress: Progress) -> None:
-    """Appends the missing answers; equal requests are asked once."""
-    log = run.log("answers.jsonl")
-    there = log.read(Answer)
-    done = {answer.row for answer in there}
-    planned = plan.prompts
-    missing = [prompt for prompt in planned if prompt.row not in done]
-    progress(len(planned) - len(missing), len(planned))
-    if not missing:
-        return
-    known = {answer.key: answer.text for answer in there if answer.error is None}
-    keys = {prompt.row: backend.key(prompt) for prompt in missing}
-    fresh = list({keys[p.row]: p for p in missing if keys[p.row] not in known}.values())
-    log.append([_answer(p, keys[p.row], known[keys[p.row]], plan) for p in missing if keys[p.row] in known])
-    asked = 0
-    for texts in backend.answer(fresh):
-        batch = fresh[asked : asked + len(texts)]
-        known |= {keys[p.row]: text for p, text in zip(batch, texts, strict=True)}
-        asked += len(texts)
-        due = {keys[p.row] for p in batch}
-        log.append([_answer(p, keys[p.row], known[keys[p.row]], plan) for p in missing if keys[p.row] in due])
-        progress(len(planned) - len(fresh) + asked, len(planned))
-
-
-def _answer(prompt: Prompt, key: str, text: str, plan: Evaluation) -> Answer:
-    return Answer(
-        key=key,
-        query=prompt.query,
-        question=prompt.question,
-        model=plan.subject.model,
-        text=text,
-        attack=prompt.attack,
-        word=prompt.word,
-        shot=prompt.shot,
-    )
+    """Has every planned row answered that is not; equal requests are asked once."""
+    asker = Asker(backend, run.log("answers.jsonl"), plan.subject.model, progress, every_row=True)
+    asker.ask(plan.prompts, "asking")
 
 
 def _judge_and_measure(
     run: Run, plan: Evaluation, judges: Sequence[Judge], calibrations: Sequence[Calibration]
 ) -> list[Record]:
-    answers = run.log("answers.jsonl").read(Answer)
+    answers = latest(run.log("answers.jsonl").read(Answer))
     records: list[Record] = []
     for judge in judges:
         verdicts: list[Verdict] = list(judge_all(judge, plan.queries, answers))

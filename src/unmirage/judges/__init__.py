@@ -6,17 +6,22 @@ list or prompt, model), so two verdicts under one name were reached in the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from unmirage.errors import UserError
 from unmirage.schema import Answer, Label, Query, Verdict
 
-__all__ = ["Judge", "judge_all", "verdict_on"]
+__all__ = ["Judge", "judge_all", "judged", "unjudged", "verdict_on"]
 
 
 class Judge(Protocol):
-    """What judges an answer. `name` is fit for a file name and changes whenever verdicts could."""
+    """What judges an answer. `name` is fit for a file name and changes whenever verdicts could.
+
+    A judge may also have `judge_many(rows) -> Iterator[Verdict]`, which takes pairs of query and answer and yields
+    their verdicts in order, where it can judge several faster than one by one; and `settled(text) -> bool`, which
+    tells whether its verdict on every answer that begins with this text is the same.
+    """
 
     @property
     def name(self) -> str:
@@ -31,20 +36,43 @@ class Judge(Protocol):
 def judge_all(judge: Judge, queries: Iterable[Query], answers: Iterable[Answer]) -> Iterator[Verdict]:
     """Yield one verdict for each answer, in the order of the answers.
 
-    An answer that is an error gets `Label.ERROR` with the reason, and the judge does not see it.
+    An answer that no judge can look at (an error, one that a service's filter held back, one that was cut short for
+    another judge) gets the label that says so. A judge with a method `judge_many` is given the others together.
     Raises UserError where an answer belongs to none of the queries.
     """
     by_id = {query.id: query for query in queries}
-    for answer in answers:
-        if answer.query not in by_id:
-            raise UserError(
-                f"There is an answer to {answer.query!r}, which is not in the data; "
-                "judge with the data set that was asked."
-            )
-        if answer.error is not None:
-            yield verdict_on(answer, judge.name, Label.ERROR, answer.error)
-        else:
-            yield judge.judge(by_id[answer.query], answer)
+    rows = [(_origin(answer, by_id), answer) for answer in answers]
+    several = getattr(judge, "judge_many", None)
+    if several is None:
+        yield from (judged(judge, query, answer) for query, answer in rows)
+        return
+    verdicts = several([(query, answer) for query, answer in rows if unjudged(judge, answer) is None])
+    for _, answer in rows:
+        yield unjudged(judge, answer) or next(verdicts)
+
+
+def _origin(answer: Answer, by_id: Mapping[str, Query]) -> Query:
+    if answer.query not in by_id:
+        raise UserError(
+            f"There is an answer to {answer.query!r}, which is not in the data; judge with the data set that was asked."
+        )
+    return by_id[answer.query]
+
+
+def judged(judge: Judge, query: Query, answer: Answer) -> Verdict:
+    """The judge's verdict, or the label that says why it was not asked."""
+    return unjudged(judge, answer) or judge.judge(query, answer)
+
+
+def unjudged(judge: Judge, answer: Answer) -> Verdict | None:
+    """The verdict on an answer that this judge cannot look at; None where it can."""
+    if answer.error is not None:
+        return verdict_on(answer, judge.name, Label.ERROR, answer.error)
+    if answer.finish == "filter":
+        return verdict_on(answer, judge.name, Label.FILTERED, "held back by a content filter of the service")
+    if answer.cut_for and judge.name not in answer.cut_for:
+        return verdict_on(answer, judge.name, Label.UNPARSED, f"cut short when {', '.join(answer.cut_for)} was certain")
+    return None
 
 
 def verdict_on(

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unmirage.audit.model.asking import Asker, Progress
 from unmirage.audit.model.attribute import Case, Means, attribute, choose
 from unmirage.audit.model.edits import Candidate, Edit
 from unmirage.audit.model.effects import Meter, corrected, leaning, refusal, refusal_or_part
 from unmirage.audit.model.results import Attribution, Effect, Example
+from unmirage.backends.asking import Asker, Progress
 from unmirage.backends.prompts import Prompt
-from unmirage.judges import Judge
-from unmirage.schema import Answer, Label, Query, Verdict, content_hash
+from unmirage.backends.protocol import Reply
+from unmirage.judges import Judge, judged
+from unmirage.schema import Label, Query, Verdict, content_hash
 
 if TYPE_CHECKING:
     from unmirage.audit.model.gradients import WordGradients
@@ -55,16 +56,16 @@ class Table:
 
     def generate_rows(self, rows: Sequence[tuple[Query, Edit | None]], what: str) -> None:
         """Has these questions answered under these edits, and judged."""
-        texts = self.asker.ask([self.prompt(query, edit) for query, edit in rows], what)
-        for (query, edit), text in zip(rows, texts, strict=True):
+        replies = self.asker.ask([self.prompt(query, edit) for query, edit in rows], what)
+        for (query, edit), reply in zip(rows, replies, strict=True):
             key = (query.id, edit.name if edit else None)
-            self._texts[key] = text
-            self._verdicts[key] = self.verdict_on(query, text)
+            self._texts[key] = reply.text
+            self._verdicts[key] = self.verdict_on(query, reply)
 
-    def verdict_on(self, query: Query, text: str) -> Verdict:
-        """The judge's verdict on any answer to a question."""
-        answer = Answer(key="", query=query.id, question=query.question, model="", text=text)
-        return self.judge.judge(query, answer)
+    def verdict_on(self, query: Query, reply: Reply) -> Verdict:
+        """The judge's verdict on any reply to a question."""
+        answer = reply.as_answer(query)
+        return judged(self.judge, query, answer)
 
     def text(self, query: Query, edit: Edit | None) -> str:
         """The answer to a question that was asked."""
@@ -162,14 +163,14 @@ class Findings:
         scorer = self.screening.scorer
         return Means(
             refused=self._still_refused,
-            text=lambda prompt: self.table.asker.ask([prompt], "taking refusals apart")[0],
+            text=lambda prompt: self.table.asker.ask([prompt], "taking refusals apart")[0].text,
             score=(lambda prompts: scorer.score(prompts, "scoring")) if scorer else None,
             gradients=self._gradients() if scorer else None,
         )
 
     def _still_refused(self, query: Query, prompts: Sequence[Prompt]) -> list[float | None]:
-        texts = self.table.asker.ask(prompts, "asking with parts hidden")
-        return [self.table.refused(query, self.table.verdict_on(query, text)) for text in texts]
+        replies = self.table.asker.ask(prompts, "asking with parts hidden")
+        return [self.table.refused(query, self.table.verdict_on(query, reply)) for reply in replies]
 
     def _gradients(self) -> Any:
         from unmirage.audit.model.gradients import filler, integrated

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from unmirage.audit.model import candidates as words
-from unmirage.audit.model.asking import Answers, Asker, Progress, identity_of
 from unmirage.audit.model.edits import POSITIONS, Candidate, Edit, Position, bare
 from unmirage.audit.model.findings import Findings, Table
 from unmirage.audit.model.page import write_page
 from unmirage.audit.model.results import ModelAudit
 from unmirage.audit.model.screening import Screening
 from unmirage.audit.model.sidebyside import Words, notable, side_by_side
+from unmirage.backends.asking import Asker, Progress
+from unmirage.backends.protocol import Backend
 from unmirage.errors import UserError
 from unmirage.judges import Judge
 from unmirage.runs import Run
@@ -88,7 +89,7 @@ class _Audit:
 def audit_model(
     plan: Plan,
     queries: Sequence[Query],
-    backend: Answers,
+    backend: Backend,
     judge: Judge,
     out: Path,
     *,
@@ -105,7 +106,7 @@ def audit_model(
     if "data" in plan.sources and not held:
         raise UserError("words from data need the data: give --data, or leave out --candidates data.")
     asked, notes = sampled(plan, queries)
-    config = {**asdict(plan), "judge": judge.name, "backend": identity_of(backend, plan.label)}
+    config = {**asdict(plan), "judge": judge.name, "backend": dict(backend.identity)}
     inputs = {"questions": _digest(asked), "data": content_hash(sorted(map(str, held.items())))}
     with Run.open(out, "audit model", config, inputs) as run:
         known = {"model": plan.label, "data": plan.data, "judge": judge.name}
@@ -117,7 +118,7 @@ def audit_model(
         return found
 
 
-def _found(audit: _Audit, backend: Answers, run: Run, progress: Progress) -> ModelAudit:
+def _found(audit: _Audit, backend: Backend, run: Run, progress: Progress) -> ModelAudit:
     plan, table = audit.plan, audit.table
     tried = audit.candidates()
     if not tried and "gradient" not in plan.sources:

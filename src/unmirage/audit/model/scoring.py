@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmirage.audit.model.asking import Asker, Progress
 from unmirage.audit.model.encoding import Ids, Local, Sample, answer_tokens, batches, next_log_probs, prompt_sample
+from unmirage.backends.asking import Asker, Progress
 from unmirage.backends.prompts import Prompt
 from unmirage.runs import JsonLines
 from unmirage.schema import Frozen, content_hash

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from unmirage.audit.model.asking import Answers, Progress
 from unmirage.audit.model.edits import Candidate, Edit
 from unmirage.audit.model.effects import Meter
 from unmirage.audit.model.results import Agreement
+from unmirage.backends.asking import Progress
 from unmirage.backends.prompts import Prompt
+from unmirage.backends.protocol import Backend
 from unmirage.errors import UserError
 from unmirage.runs import Run
 from unmirage.schema import Query
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Row = tuple[Query, Edit | None]
 
 
-def local(backend: Answers) -> Local | None:
+def local(backend: Backend) -> Local | None:
     """The backend where its model is in this process, else None."""
     inside = all(hasattr(type(backend), name) for name in ("model", "processor"))
     return cast("Local", backend) if inside else None
@@ -39,7 +40,7 @@ class Screening:
     """Scores, calibrates and ranks; `agreement` says what came of it."""
 
     def __init__(
-        self, plan: Plan, table: Table, backend: Answers, controls: Sequence[Candidate], run: Run, progress: Progress
+        self, plan: Plan, table: Table, backend: Backend, controls: Sequence[Candidate], run: Run, progress: Progress
     ) -> None:
         """Nothing is loaded or computed before it is needed."""
         self.plan, self.table, self.controls = plan, table, controls
