@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unmirage import cli, runs
+from unmirage import cli, runs, verbs
 from unmirage.runs import Run
 from unmirage.sandbox.build import DataPlan, build
 from unmirage.sandbox.world import World
