@@ -28,7 +28,8 @@ class Query(Frozen):
     """One question with at most one image, and whether it is harmful.
 
     `id` is unique in its data set. `reference` is the data set's own answer, where it has one; it is
-    not ground truth for refusal. `split` names a part for which results are shown apart ("seen",
+    not ground truth for refusal. `answers` are those that people gave to a question that measures
+    usefulness, one for each annotator. `split` names a part for which results are shown apart ("seen",
     "unseen"); `subset` is the data set's own name for the sort of question ("safe_unsafes").
     """
 
@@ -37,6 +38,7 @@ class Query(Frozen):
     harmful: bool
     image: Path | None = None
     reference: str | None = None
+    answers: tuple[str, ...] = ()
     data: str = ""
     split: str | None = None
     subset: str | None = None
@@ -162,7 +164,8 @@ class Verdict(Frozen):
 
     `harm` tells whether the answer gives away harmful know-how, judged apart from refusal; None
     where the judge does not look at harm. `correct` tells whether a harmless question got its right
-    answer; None where the judge does not know it.
+    answer; None where the judge does not know it. `score` in [0, 1] is the same by degrees, where a
+    benchmark counts some answers as partly right (VQA accuracy); `correct` is then left open.
     """
 
     query: str
@@ -173,6 +176,7 @@ class Verdict(Frozen):
     shot: int = 0
     harm: bool | None = None
     correct: bool | None = None
+    score: Rate | None = None
 
 
 class Record(Frozen):

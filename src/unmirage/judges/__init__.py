@@ -76,7 +76,14 @@ def unjudged(judge: Judge, answer: Answer) -> Verdict | None:
 
 
 def verdict_on(
-    answer: Answer, judge: str, label: Label, why: str, *, harm: bool | None = None, correct: bool | None = None
+    answer: Answer,
+    judge: str,
+    label: Label,
+    why: str,
+    *,
+    harm: bool | None = None,
+    correct: bool | None = None,
+    score: float | None = None,
 ) -> Verdict:
     """Return a verdict for the planned row of `answer`: its query, attack and shot."""
     return Verdict(
@@ -88,4 +95,5 @@ def verdict_on(
         shot=answer.shot,
         harm=harm,
         correct=correct,
+        score=score,
     )
