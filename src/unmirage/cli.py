@@ -18,6 +18,8 @@ from unmirage.audit.commands import audit
 from unmirage.errors import UserError
 from unmirage.evaluate.commands import evaluate
 from unmirage.judges.commands import judge as judge_app
+from unmirage.recipes.commands import recipe_app
+from unmirage.recipes.commands import run as run_recipe
 from unmirage.verbs import Format, Images, Model, Strict, load_queries, quiet_libraries
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ app.add_typer(audit, name="audit")
 app.add_typer(judge_app, name="judge")
 app.command()(attack)
 app.command()(evaluate)
+app.command("run")(run_recipe)
+app.add_typer(recipe_app, name="recipe")
 
 
 class Salience(StrEnum):

@@ -1,0 +1,157 @@
+"""What a recipe may say. Its JSON Schema is made from these models: `unmirage recipe schema`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SANDBOX = "sandbox"
+"""In the place of a path: the base model that is shipped."""
+
+Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Seed = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """Base of all parts: a key that nobody knows is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class World(Part):
+    """One drawing of the sandbox's data, whose files `data` may name."""
+
+    rho: Share = 1.0
+    seed: Seed = 0
+    salience: Literal["plain", "badge", "none"] = "badge"
+    opener_weight: Share = 1.0
+    refusal_words: tuple[str, ...] = ("Share",)
+    compliance_words: tuple[str, ...] = ("What",)
+    unsafe_train: Count = 800
+    safe_train: Count = 800
+    general: Count = 1600
+    unsafe_test: Count = 100
+    safe_test: Count = 200
+
+
+class Source(Part):
+    """A data file: where it lies, how it is written, and what results call its part."""
+
+    file: Path
+    world: Name | None = Field(default=None, description="The drawing of the sandbox in which the file lies.")
+    format: str = "vlguard"
+    images: Path | None = None
+    split: str | None = None
+    limit: Count | None = Field(default=None, description="At most so many rows, drawn by the recipe's first seed.")
+
+
+class Audit(Part):
+    """A data file whose words are audited, alone or against another file."""
+
+    data: str
+    against: str | None = None
+
+
+class Model(Part):
+    """A model: the base itself, a checkpoint that is there, or one made from the base by a method of `align`."""
+
+    label: str | None = None
+    checkpoint: Path | None = None
+    method: str | None = None
+    data: str | None = None
+    general: str | None = None
+    preferred: str | None = None
+    seeds: tuple[Seed, ...] | None = Field(default=None, description="Without them, the recipe's.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of `align`, such as steps and lr.")
+    launch: Path | None = Field(default=None, description="Configuration file of `accelerate launch`.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.checkpoint and self.method:
+            raise ValueError("a model has a checkpoint or a method, not both")
+        if self.method and not self.data:
+            raise ValueError("a method needs data; name one of the recipe's data")
+        if not self.method and (self.data or self.general or self.preferred or self.settings or self.launch):
+            raise ValueError("data, settings and launch belong to a method; name one")
+        return self
+
+
+class Attack(Part):
+    """One-word variants of the questions, or a file of variants."""
+
+    goal: Literal["bypass", "over-refusal"] = "bypass"
+    to: tuple[str, ...] = Field(default=(), description="New opening words: K of them make K variants of a question.")
+    control: bool = Field(default=True, description="Also a neutral word at the same place, as many times.")
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if bool(self.to) == bool(self.file):
+            raise ValueError("an attack has words (`to`) or a file of variants, one of the two")
+        return self
+
+
+class Measure(Part):
+    """What is asked of every model, and who judges the answers."""
+
+    data: tuple[str, ...]
+    attacks: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ("rules",)
+    calibrations: tuple[Path, ...] = ()
+    batch_size: Count = 64
+    max_new_tokens: Count = 256
+    workers: Count = Field(default=1, description="Processes that ask side by side, each a share of the pictures.")
+
+
+class Recipe(Part):
+    """One experiment. Paths are relative to `root`, which is relative to the folder where the command is given."""
+
+    version: Literal[1] = Field(alias="schema")
+    name: Name
+    about: str = ""
+    root: Path = Path(".")
+    base: str = Field(default=SANDBOX, description="Folder of the base model, or `sandbox` for the one shipped.")
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    workers: Count = Field(default=1, description="Steps that run side by side; with one GPU, one.")
+    worlds: dict[Name, World] = Field(default_factory=dict)
+    data: dict[Name, Source] = Field(default_factory=dict)
+    audit: tuple[Audit, ...] = ()
+    models: dict[Name, Model] = Field(default_factory=dict)
+    attacks: dict[Name, Attack] = Field(default_factory=dict)
+    measures: dict[Name, Measure] = Field(default_factory=dict)
+    title: str | None = None
+    show_harmful: bool = False
+
+    def path(self, given: str | Path) -> Path:
+        """A path of the recipe, from where the command is given."""
+        return self.root / given
+
+    def seeds_of(self, model: Model) -> tuple[int, ...]:
+        """The seeds a model is made with; of one that is not made, the first alone."""
+        return (model.seeds or self.seeds) if model.method else self.seeds[:1]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for where, name, known in self._references():
+            if name not in known:
+                raise ValueError(f"{where} names {name!r}, which is not there; there are {', '.join(known) or 'none'}")
+        return self
+
+    def _references(self) -> Iterator[tuple[str, str, list[str]]]:
+        data, attacks = list(self.data), list(self.attacks)
+        yield from (
+            (f"data.{key}.world", source.world, list(self.worlds)) for key, source in self.data.items() if source.world
+        )
+        for number, audit in enumerate(self.audit):
+            yield from ((f"audit.{number}", name, data) for name in (audit.data, audit.against) if name)
+        for key, model in self.models.items():
+            named = {"data": model.data, "general": model.general, "preferred": model.preferred}
+            yield from ((f"models.{key}.{role}", name, data) for role, name in named.items() if name)
+        for key, measure in self.measures.items():
+            yield from ((f"measures.{key}.data", name, data) for name in measure.data)
+            yield from ((f"measures.{key}.attacks", name, attacks) for name in measure.attacks)

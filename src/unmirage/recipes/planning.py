@@ -1,0 +1,173 @@
+"""From a recipe to its steps, in an order in which each comes after those it needs.
+
+draw ──▶ audit
+  ├────▶ align ──▶ ask ──▶ judge
+  └────▶ attack ────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unmirage.errors import UserError
+from unmirage.recipes.config import SANDBOX, Audit, Measure, Model, Recipe, Source
+from unmirage.recipes.graph import Step
+
+
+def steps_of(recipe: Recipe) -> list[Step]:
+    """All steps of a recipe; raises UserError where a file that it names is not there."""
+    return list(_Planner(recipe).steps())
+
+
+class _Planner:
+    """Makes the steps of one recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def steps(self) -> Iterator[Step]:
+        recipe = self.recipe
+        for name, world in recipe.worlds.items():
+            yield Step(draw_step(name), "draw", world.model_dump(mode="json"))
+        for number, audit in enumerate(recipe.audit):
+            yield self._audit(number, audit)
+        for name, measure in recipe.measures.items():
+            yield from (self._attack(name, measure, attack) for attack in measure.attacks)
+        for name, model in recipe.models.items():
+            for seed in recipe.seeds_of(model):
+                yield from self._model(name, model, seed)
+
+    def _audit(self, number: int, audit: Audit) -> Step:
+        name = f"audit/{audit.data}" + (f"-against-{audit.against}" if audit.against else "")
+        return self._step(name, "audit", {}, [one for one in (audit.data, audit.against) if one])
+
+    def _attack(self, name: str, measure: Measure, attack: str) -> Step:
+        found = self.recipe.attacks[attack]
+        config = {**found.model_dump(mode="json", exclude={"file"}), "seed": self.recipe.seeds[0]}
+        extra = [self._existing(found.file, f"attacks.{attack}.file")] if found.file else []
+        return self._step(attack_step(name, attack), "attack", config, list(measure.data), extra)
+
+    def _model(self, name: str, model: Model, seed: int) -> Iterator[Step]:
+        made = [align_step(name, seed)] if model.method else []
+        if made:
+            yield self._align(name, model, seed)
+        for measuring, measure in self.recipe.measures.items():
+            yield self._ask(name, model, seed, measuring, measure, made)
+            yield self._judge(name, seed, measuring, measure)
+
+    def _align(self, name: str, model: Model, seed: int) -> Step:
+        data = [one for one in (model.data, model.general, model.preferred) if one]
+        config = {"method": model.method, "settings": model.settings, "seed": seed}
+        roles = {role: getattr(model, role) for role in ("data", "general", "preferred")}
+        files = [self._base(), *([self._existing(model.launch, f"models.{name}.launch")] if model.launch else [])]
+        return self._step(align_step(name, seed), "align", {**config, "roles": roles}, data, files)
+
+    def _ask(self, name: str, model: Model, seed: int, measuring: str, measure: Measure, made: list[str]) -> Step:
+        config: dict[str, Any] = {
+            "label": label_of(self.recipe, name, seed),
+            "method": model.method or "none",
+            "seed": seed,
+            "data": measuring,
+            "max_new_tokens": measure.max_new_tokens,
+        }
+        attacks = [attack_step(measuring, attack) for attack in measure.attacks]
+        files = [] if made else [self._checkpoint(name, model)]
+        return self._step(ask_step(name, seed, measuring), "ask", config, list(measure.data), files, [*made, *attacks])
+
+    def _judge(self, name: str, seed: int, measuring: str, measure: Measure) -> Step:
+        files = [self._existing(path, f"measures.{measuring}.calibrations") for path in measure.calibrations]
+        config = {"judges": list(measure.judges)}
+        asked = [ask_step(name, seed, measuring)]
+        return self._step(judge_step(name, seed, measuring), "judge", config, list(measure.data), files, asked)
+
+    def _step(
+        self,
+        name: str,
+        kind: Any,
+        config: dict[str, Any],
+        data: list[str],
+        files: list[Path] | None = None,
+        needs: list[str] | None = None,
+    ) -> Step:
+        """A step that reads data: those of a world need that it is drawn, the others are input files."""
+        sources = {key: self.recipe.data[key] for key in data}
+        drawn = dict.fromkeys(draw_step(source.world) for source in sources.values() if source.world)
+        read = {key: self._read(source) for key, source in sources.items()}
+        paths = [path for key, source in sources.items() for path in self._paths(key, source)]
+        return Step(
+            name,
+            kind,
+            {**config, "sources": read},
+            (*drawn, *(needs or [])),
+            (*paths, *(files or [])),
+        )
+
+    def _read(self, source: Source) -> dict[str, Any]:
+        """How a file is read; where it lies does not matter, its content is an input."""
+        drawn = str(source.file) if source.world else None
+        seed = self.recipe.seeds[0] if source.limit else None
+        return {**source.model_dump(mode="json", exclude={"images"}), "file": drawn, "limit_seed": seed}
+
+    def _paths(self, key: str, source: Source) -> list[Path]:
+        if source.world:
+            return []
+        images = [self._existing(source.images, f"data.{key}.images")] if source.images else []
+        return [self._existing(source.file, f"data.{key}.file"), *images]
+
+    def _existing(self, given: Path, key: str) -> Path:
+        path = self.recipe.path(given)
+        if not path.exists():
+            raise UserError(f"{key}: {path} does not exist; correct the path, or give --set root=FOLDER.")
+        return path
+
+    def _base(self) -> Path:
+        return base_of(self.recipe)
+
+    def _checkpoint(self, name: str, model: Model) -> Path:
+        return self._existing(model.checkpoint, f"models.{name}.checkpoint") if model.checkpoint else self._base()
+
+
+def base_of(recipe: Recipe) -> Path:
+    """The folder of the base model; UserError where it is not there."""
+    if recipe.base == SANDBOX:
+        from unmirage.demo import base_weights
+
+        return base_weights()
+    path = recipe.path(recipe.base)
+    if not path.is_dir():
+        raise UserError(f"base: {path} does not exist; give the folder of a Hugging Face checkpoint, or {SANDBOX!r}.")
+    return path
+
+
+def label_of(recipe: Recipe, name: str, seed: int) -> str:
+    """What results call a model: its label, with the seed where there are several."""
+    model = recipe.models[name]
+    label = model.label or name
+    return f"{label} (seed {seed})" if len(recipe.seeds_of(model)) > 1 else label
+
+
+def draw_step(world: str) -> str:
+    """The name of the step that draws a world."""
+    return f"draw/{world}"
+
+
+def align_step(model: str, seed: int) -> str:
+    """The name of the step that makes a model."""
+    return f"align/{model}/seed-{seed}"
+
+
+def attack_step(measure: str, attack: str) -> str:
+    """The name of the step that makes the variants of a measure's questions."""
+    return f"attack/{measure}/{attack}"
+
+
+def ask_step(model: str, seed: int, measure: str) -> str:
+    """The name of the step that asks a model."""
+    return f"ask/{measure}/{model}/seed-{seed}"
+
+
+def judge_step(model: str, seed: int, measure: str) -> str:
+    """The name of the step that judges a model's answers."""
+    return f"judge/{measure}/{model}/seed-{seed}"

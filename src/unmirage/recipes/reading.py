@@ -1,0 +1,150 @@
+"""Reads a recipe: a YAML file, single values set on the command line, errors that name key and line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from unmirage.errors import UserError
+from unmirage.recipes.config import Recipe
+
+Key = tuple[str | int, ...]
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(files("unmirage.recipes") / "shipped"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_recipe(given: str | Path, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or the shipped one of that name, with `a.b=value` settings put in.
+
+    Raises UserError naming file, line and key of the first thing that is wrong.
+    """
+    path = find(given)
+    document = _parse(path)
+    values = document.values
+    for setting in settings:
+        _put(values, setting)
+    return _checked(values, document, settings)
+
+
+def find(given: str | Path) -> Path:
+    """The file of a recipe, or of the shipped one of that name; UserError where there is none."""
+    if Path(given).is_file():
+        return Path(given)
+    if found := shipped().get(str(given)):
+        return found
+    raise UserError(f"there is no recipe {given}; give a YAML file, or one of {', '.join(shipped())}.")
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The content of a YAML file, and the line at which each key stands, counting from 1."""
+
+    path: Path
+    values: dict[str, Any]
+    lines: Mapping[Key, int] = field(default_factory=dict)
+
+    def line(self, key: Key) -> int | None:
+        """The line of a key, or of the nearest one above it that stands in the file."""
+        while key and key not in self.lines:
+            key = key[:-1]
+        return self.lines.get(key)
+
+
+def _parse(path: Path) -> _Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the recipe cannot be read ({error}).") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is written as `name: value`, one a line.")
+    lines = dict(_lines(node, (), path))
+    return _Document(path, values, lines)
+
+
+def _lines(node: Any, key: Key, path: Path) -> Iterator[tuple[Key, int]]:
+    """Keys and their lines; UserError for a key that stands twice, as the first one would be lost."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            line = name.start_mark.line + 1
+            if name.value in seen:
+                raise UserError(f"{path}, line {line}: {name.value!r} stands there twice; leave one of them out.")
+            seen.add(name.value)
+            yield (*key, name.value), line
+            yield from _lines(value, (*key, name.value), path)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield (*key, number), value.start_mark.line + 1
+            yield from _lines(value, (*key, number), path)
+
+
+def _put(values: dict[str, Any], setting: str) -> None:
+    """Sets one value, given as `a.b.c=value` with the value in YAML."""
+    name, sign, text = setting.partition("=")
+    if not sign or not name.strip("."):
+        raise UserError(f"--set {setting!r} is not a setting; write it as --set models.npo.settings.steps=100.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {setting!r}: the value is not YAML ({' '.join(str(error).split())}).") from error
+    *above, last = name.split(".")
+    at: Any = values
+    for step in above:
+        at = _below(at, step, setting)
+    if isinstance(at, list):
+        at[_index(at, last, setting)] = value
+    else:
+        at[last] = value
+
+
+def _below(at: Any, step: str, setting: str) -> Any:
+    if isinstance(at, list):
+        return at[_index(at, step, setting)]
+    below = at.setdefault(step, {})
+    if not isinstance(below, dict | list):
+        raise UserError(f"--set {setting!r}: {step!r} is a value, and nothing lies below it.")
+    return below
+
+
+def _index(at: list[Any], step: str, setting: str) -> int:
+    if not step.isdigit() or int(step) >= len(at):
+        raise UserError(f"--set {setting!r}: {step!r} is no place in a list of {len(at)}; count from 0.")
+    return int(step)
+
+
+def _key(name: str, document: _Document) -> Key:
+    """The key in the file that is written like this."""
+    return next((key for key in document.lines if ".".join(map(str, key)) == name), ())
+
+
+def _checked(values: dict[str, Any], document: _Document, settings: Sequence[str]) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = tuple(part for part in first["loc"] if part != "[key]")
+        name = ".".join(map(str, key))
+        why = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            why = "there is no such key"
+        elif first["type"] == "missing":
+            why = "this key is missing"
+        given = [setting for setting in settings if name and setting.partition("=")[0] == name]
+        # What a recipe's parts say of one another begins with the key that is meant.
+        line = document.line(key or _key(why.split(" ")[0], document))
+        where = f"--set {given[0]}" if given else f"{document.path}" + (f", line {line}" if line else "")
+        raise UserError(f"{where}: {name + ': ' if name else ''}{why}; correct it.") from error

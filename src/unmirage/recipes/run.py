@@ -1,0 +1,78 @@
+"""Runs a recipe: what is done is left, what is not is done in the order of what it needs, and all is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from unmirage.errors import UserError
+from unmirage.recipes.config import Recipe
+from unmirage.recipes.graph import Planned, planned
+from unmirage.recipes.planning import judge_step, steps_of
+from unmirage.recipes.work import Job, work
+from unmirage.runs import Run
+from unmirage.schema import Metrics, Record, content_hash
+from unmirage.workers import Report, spread
+
+
+def run_recipe(
+    recipe: Recipe, out: Path, *, report: Report = lambda _name, _done, _total: None, workers: int | None = None
+) -> list[Record]:
+    """Does every step that is not done, and returns all records, also written to `metrics.json`.
+
+    `workers` steps run side by side, those of the recipe where it is not given. The same folder may be given with other
+    settings: only the steps that depend on them are done anew, and what the others made stays. Raises UserError where
+    `out` holds something else than runs of this recipe, and where a step fails; the steps before it stay done.
+    """
+    plan = planned(steps_of(recipe), out)
+    with Run.open(out, "recipe", {"recipe": recipe.name}, {}) as run:
+        run.write_json("recipe.json", recipe.model_dump(mode="json", by_alias=True))
+        while wave := _ready(plan):
+            jobs = [(work, (job_of(recipe, one, plan),)) for one in wave]
+            spread(jobs, workers or recipe.workers, report)
+        return _report(recipe, run, plan)
+
+
+def job_of(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Job:
+    """A step with the folders of those that it needs."""
+    return Job(recipe, one, {name: plan[name].folder for name in one.step.needs})
+
+
+def _ready(plan: Mapping[str, Planned]) -> list[Planned]:
+    """The steps that are not done and need only such as are."""
+    done = {name for name, one in plan.items() if one.done}
+    return [one for name, one in plan.items() if name not in done and done.issuperset(one.step.needs)]
+
+
+def _report(recipe: Recipe, run: Run, plan: Mapping[str, Planned]) -> list[Record]:
+    """All records in one file and one page for each measure; the keys of all steps say what they were made from."""
+    from unmirage.report import read_metrics, write_report
+
+    records: list[Record] = []
+    for measure in recipe.measures:
+        folders = [plan[name].folder for name in _judged(recipe, measure)]
+        records += [record for folder in folders for record in read_metrics(folder / "metrics.json").records]
+        if folders:
+            title = recipe.title or recipe.name
+            page = run.path / ("report.html" if len(recipe.measures) == 1 else f"report-{measure}.html")
+            write_report(folders, page, title=title, show_harmful=recipe.show_harmful)
+    metrics = Metrics(schema=1, run=content_hash([one.key for one in plan.values()])[:12], records=records)
+    run.write_json("metrics.json", metrics.model_dump(mode="json", by_alias=True))
+    run.write_json("steps.json", {name: {"key": one.key, "folder": one.folder.name} for name, one in plan.items()})
+    return records
+
+
+def _judged(recipe: Recipe, measure: str) -> Sequence[str]:
+    return [judge_step(name, seed, measure) for name, model in recipe.models.items() for seed in recipe.seeds_of(model)]
+
+
+def check(recipe: Recipe) -> None:
+    """Raises UserError for what can be known to be wrong before anything is done: settings, words, judges."""
+    from unmirage.align.config import checked
+
+    for name, model in recipe.models.items():
+        if model.method:
+            try:
+                checked({**model.settings, "method": model.method, "seed": recipe.seeds[0]})
+            except UserError as error:
+                raise UserError(f"models.{name}: {error}") from error

@@ -1,0 +1,223 @@
+"""What each kind of step does. An interrupted step goes on when it is called again; one file says that it is whole."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from unmirage.errors import UserError
+from unmirage.recipes.config import Recipe, Source
+from unmirage.recipes.graph import DONE, Planned, Step
+from unmirage.recipes.planning import base_of, draw_step
+from unmirage.runs import write_json
+from unmirage.schema import Query, Variant
+from unmirage.workers import Report
+
+COPIED = ("run.json", "queries.jsonl", "variants.jsonl", "answers.jsonl")
+"""What a judge step takes from the step that asked."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step with everything that its work needs; it can be sent to another process."""
+
+    recipe: Recipe
+    planned: Planned
+    folders: Mapping[str, Path]
+    """The folders of the steps that it needs, by their names."""
+
+    @property
+    def step(self) -> Step:
+        """The step."""
+        return self.planned.step
+
+    @property
+    def out(self) -> Path:
+        """The folder that it fills."""
+        return self.planned.folder
+
+    def file(self, key: str) -> Path:
+        """Where a data file lies: among the drawn ones, or where the recipe says."""
+        source = self.recipe.data[key]
+        return self.folders[draw_step(source.world)] / source.file if source.world else self.recipe.path(source.file)
+
+    def load(self, key: str) -> list[Query]:
+        """The queries of one of the recipe's data."""
+        from unmirage.datasets import load
+
+        source = self.recipe.data[key]
+        images = self.recipe.path(source.images) if source.images else None
+        found = load(self.file(key), format=source.format, images=images, split=source.split).queries
+        return _limited(found, source, self.recipe.seeds[0])
+
+    def of_kind(self, kind: str) -> list[Path]:
+        """The folders of the needed steps whose name begins so."""
+        return [self.folders[name] for name in self.step.needs if name.startswith(f"{kind}/")]
+
+
+def _limited(queries: list[Query], source: Source, seed: int) -> list[Query]:
+    """At most `limit` rows, drawn at random, in the order of the file."""
+    if source.limit is None or source.limit >= len(queries):
+        return queries
+    import random
+
+    drawn = sorted(random.Random(f"limit {seed}").sample(range(len(queries)), source.limit))
+    return [queries[number] for number in drawn]
+
+
+def work(job: Job, report: Report) -> float:
+    """Does a step and says so in its folder; returns the seconds it took."""
+    start = time.perf_counter()
+    report(job.step.name, 0, 1)
+    _WORK[job.step.kind](job, report)
+    seconds = time.perf_counter() - start
+    write_json(
+        job.out / DONE, {"schema": 1, "step": job.step.name, "key": job.planned.key, "seconds": round(seconds, 3)}
+    )
+    report(job.step.name, 1, 1)
+    return seconds
+
+
+def _draw(job: Job, _report: Report) -> None:
+    from unmirage.sandbox.build import DataPlan, build
+    from unmirage.sandbox.world import World
+
+    world = job.recipe.worlds[job.step.name.split("/")[1]]
+    plan = world.model_dump(exclude={"salience", "opener_weight"})
+    # Drawing is quick and has no middle to go on from: what an interrupted one left is drawn anew.
+    shutil.rmtree(job.out, ignore_errors=True)
+    build(World(world.salience, world.opener_weight), DataPlan(**plan), job.out)
+
+
+def _audit(job: Job, _report: Report) -> None:
+    from unmirage.audit import Source, audit_data
+    from unmirage.audit.compare import compare
+    from unmirage.audit.data import Settings
+    from unmirage.audit.page import write_audit
+
+    first, *others = job.step.config["sources"]
+    source = Source([job.file(first)], format=job.recipe.data[first].format)
+    found = compare(source, job.file(others[0]), Settings()) if others else audit_data(source)
+    write_audit(found, job.out)
+
+
+def _align(job: Job, report: Report) -> None:
+    model = job.recipe.models[job.step.name.split("/")[1]]
+    if model.launch is not None:
+        _launch(job, job.recipe.path(model.launch))
+        return
+    from unmirage.align import align, on_step
+    from unmirage.align.config import checked
+
+    roles = {role: job.load(key) for role, key in job.step.config["roles"].items() if key}
+    config = checked({**model.settings, "method": model.method, "seed": job.step.config["seed"]})
+    told = on_step(lambda done, steps: report(job.step.name, done, steps))
+    align(
+        base_of(job.recipe),
+        roles["data"],
+        config,
+        job.out / "model",
+        general=roles.get("general", []),
+        preferred=roles.get("preferred", []),
+        callbacks=[told],
+        tell=lambda note: print(f"warning: {job.step.name}: {note}", file=sys.stderr),
+    )
+
+
+def _launch(job: Job, configuration: Path) -> None:
+    """The same in several processes, as `accelerate launch` starts them."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
+    done = subprocess.run([*command, "-m", "unmirage", *align_arguments(job)], check=False)
+    if done.returncode:
+        raise UserError(f"{job.step.name}: `accelerate launch` ended with code {done.returncode}; see what it said.")
+
+
+def align_arguments(job: Job) -> list[str]:
+    """The step as a command of its own."""
+    model = job.recipe.models[job.step.name.split("/")[1]]
+    roles = job.step.config["roles"]
+    found = ["align", str(base_of(job.recipe)), str(job.file(roles["data"])), "--out", str(job.out / "model")]
+    found += ["--method", str(model.method), "--seed", str(job.step.config["seed"])]
+    found += ["--format", job.recipe.data[roles["data"]].format]
+    for role in ("general", "preferred"):
+        found += [f"--{role}", str(job.file(roles[role]))] if roles[role] else []
+    for name, value in model.settings.items():
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        found += ["--set", f"{name}={text}"]
+    return found
+
+
+def _attack(job: Job, _report: Report) -> None:
+    from unmirage.recipes.variants import variants_of
+
+    _, measure, name = job.step.name.split("/")
+    queries = [query for key in job.recipe.measures[measure].data for query in job.load(key)]
+    found = variants_of(job.recipe, job.recipe.attacks[name], queries)
+    text = "".join(variant.model_dump_json() + "\n" for variant in found)
+    job.out.mkdir(parents=True, exist_ok=True)
+    from unmirage.runs import write_text
+
+    write_text(job.out / "variants.jsonl", text)
+
+
+def _ask(job: Job, report: Report) -> None:
+    from unmirage.backends.hugging_face import HuggingFaceBackend
+    from unmirage.evaluate import Evaluation, evaluate
+    from unmirage.evaluate.measure import Subject
+
+    config = job.step.config
+    measure = job.recipe.measures[config["data"]]
+    queries = [query for key in measure.data for query in job.load(key)]
+    variants = [variant for folder in job.of_kind("attack") for variant in _read(folder / "variants.jsonl", queries)]
+    plan = Evaluation(queries, variants, Subject(config["label"], config["method"], config["seed"], config["data"]))
+    backend = HuggingFaceBackend(
+        _model_folder(job), batch_size=measure.batch_size, max_new_tokens=measure.max_new_tokens
+    )
+    told = lambda _, done, planned: report(job.step.name, done, planned)  # noqa: E731
+    evaluate(plan, backend, [], job.out, told)
+
+
+def _model_folder(job: Job) -> Path:
+    made = job.of_kind("align")
+    if made:
+        return made[0] / "model"
+    model = job.recipe.models[job.step.name.split("/")[2]]
+    return job.recipe.path(model.checkpoint) if model.checkpoint else base_of(job.recipe)
+
+
+def _read(path: Path, queries: list[Query]) -> list[Variant]:
+    """The variants that were made of these queries, with the pictures of these."""
+    from unmirage.runs import JsonLines
+
+    by_id = {query.id: query for query in queries}
+    found = JsonLines(path).read(Variant)
+    return [variant.model_copy(update={"origin": by_id[variant.origin.id]}) for variant in found]
+
+
+def _judge(job: Job, _report: Report) -> None:
+    from unmirage.evaluate import rejudge
+    from unmirage.judges.calibrate import read_calibration
+    from unmirage.judges.registry import judges_named
+
+    (asked,) = job.of_kind("ask")
+    measure = job.recipe.measures[job.step.name.split("/")[1]]
+    job.out.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(asked / name, job.out / name)
+    judges = judges_named(measure.judges, [job.file(key) for key in measure.data])
+    rejudge(job.out, judges, [read_calibration(job.recipe.path(path)) for path in measure.calibrations])
+
+
+_WORK: dict[str, Callable[[Job, Report], None]] = {
+    "draw": _draw,
+    "audit": _audit,
+    "align": _align,
+    "attack": _attack,
+    "ask": _ask,
+    "judge": _judge,
+}

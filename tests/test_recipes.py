@@ -1,0 +1,249 @@
+"""Recipes: errors that name key and line, steps that are not done twice, kills that lose no more than a step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from unmirage.cli import app
+from unmirage.errors import UserError
+from unmirage.recipes.config import Recipe
+from unmirage.recipes.graph import fingerprint, planned
+from unmirage.recipes.planning import steps_of
+from unmirage.recipes.reading import read_recipe, shipped
+from unmirage.recipes.run import check
+
+TINY = """\
+schema: 1
+name: tiny
+seeds: [0, 1]
+workers: 2
+worlds:
+  small: {unsafe_train: 6, safe_train: 6, general: 12, unsafe_test: 3, safe_test: 3}
+data:
+  unlearn: {file: unlearn.json, world: small}
+  retain: {file: retain.json, world: small, format: llava}
+  seen: {file: test_seen.json, world: small, split: seen, limit: 8}
+audit:
+  - {data: unlearn}
+models:
+  base: {}
+  npo:
+    method: npo
+    data: unlearn
+    general: retain
+    settings: {steps: 3, lr: 1.0e-3, batch_size: 4, save_steps: 1}
+attacks:
+  what: {to: [What]}
+  share: {goal: over-refusal, to: [Share]}
+measures:
+  safety: {data: [seen], attacks: [what, share], judges: [truth, vlguard], max_new_tokens: 8}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def keys(path: Path, *settings: str) -> dict[str, str]:
+    plan = planned(steps_of(read_recipe(path, settings)), path.parent / "out")
+    return {name: one.key for name, one in plan.items()}
+
+
+def changed(path: Path, *settings: str) -> set[str]:
+    before, after = keys(path), keys(path, *settings)
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "schema: 1\nname: x\nmodels:\n  a:\n    method: npo\n    dta: x\n",
+            "line 6: models.a.dta: there is no such key",
+        ),
+        ("schema: 1\nname: x\nseeds: [0, -1]\n", "line 3: seeds.1: Input should be greater than or equal to 0"),
+        ("schema: 1\nabout: x\n", "name: this key is missing"),
+        ("schema: 2\nname: x\n", "line 1: schema: Input should be 1"),
+        ("schema: 1\nname: x\nname: y\n", "line 3: 'name' stands there twice"),
+        ("schema: 1\nname: [x\n", "is not YAML"),
+        ("- 1\n", "a recipe is written as `name: value`"),
+        ("schema: 1\nname: x\nmodels:\n  a: {method: npo}\n", "line 4: models.a: a method needs data"),
+        ("schema: 1\nname: x\nattacks:\n  a: {goal: bypass}\n", "line 4: attacks.a: an attack has words"),
+        (
+            "schema: 1\nname: x\nmeasures:\n  m:\n    data: [lost]\n",
+            "line 5: measures.m.data names 'lost', which is not there; there are none",
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_file_line_and_key(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_recipe(path)
+    assert str(error.value).startswith(str(path))
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("seeds", "is not a setting"),
+        ("seeds=[", "is not YAML"),
+        ("name.x=1", "'name' is a value"),
+        ("seeds.9=1", "'9' is no place in a list of 2"),
+        ("models.npo.method=4", "--set models.npo.method=4: models.npo.method: Input should be a valid string"),
+        ("world=1", "--set world=1: world: there is no such key"),
+    ],
+)
+def test_a_wrong_setting_is_told(setting: str, said: str, tiny: Path) -> None:
+    with pytest.raises(UserError, match=said.replace("[", r"\[")):
+        read_recipe(tiny, [setting])
+
+
+def test_settings_go_before_the_file_and_reach_into_lists(tiny: Path) -> None:
+    found = read_recipe(tiny, ["seeds.1=7", "models.npo.settings.lr=0.5", "worlds.small.rho=0.5"])
+    assert found.seeds == (0, 7)
+    assert found.models["npo"].settings["lr"] == 0.5
+    assert found.worlds["small"].rho == 0.5
+
+
+def test_what_align_will_refuse_is_told_before_anything_is_done(tiny: Path) -> None:
+    with pytest.raises(UserError, match=r"models\.npo: there is no setting 'lrr'"):
+        check(read_recipe(tiny, ["models.npo.settings.lrr=1"]))
+
+
+def test_every_model_is_made_asked_and_judged_with_every_seed(tiny: Path) -> None:
+    asked = {name for name in keys(tiny) if name.startswith("judge/")}
+    assert asked == {f"judge/safety/{model}/seed-{seed}" for model, seed in (("base", 0), ("npo", 0), ("npo", 1))}
+
+
+@pytest.mark.parametrize(
+    ("setting", "kinds"),
+    [
+        ("about=x", set()),
+        ("workers=1", set()),
+        ("measures.safety.batch_size=2", set()),
+        ("measures.safety.judges=[truth]", {"judge"}),
+        ("measures.safety.max_new_tokens=9", {"ask", "judge"}),
+        ("attacks.what.to=[How]", {"attack", "ask", "judge"}),
+        ("models.npo.settings.steps=4", {"align", "ask", "judge"}),
+        ("worlds.small.rho=0.5", {"draw", "audit", "align", "attack", "ask", "judge"}),
+    ],
+)
+def test_a_changed_setting_changes_only_the_steps_that_depend_on_it(setting: str, kinds: set[str], tiny: Path) -> None:
+    assert {name.split("/")[0] for name in changed(tiny, setting)} == kinds
+
+
+def test_a_changed_model_leaves_the_others_alone(tiny: Path) -> None:
+    assert not {name for name in changed(tiny, "models.npo.settings.steps=4") if "/base/" in name}
+
+
+def test_an_input_file_counts_by_its_content_not_by_its_place(tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {"schema": 1, "name": "x", "data": {"d": {"file": "a.json"}}, "audit": [{"data": "d"}]}
+
+    def key(folder: str, content: str) -> str:
+        fingerprint.cache_clear()
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "a.json").write_text(content)
+        found = Recipe.model_validate({**recipe, "root": tmp_path / folder})
+        return planned(steps_of(found), tmp_path)["audit/d"].key
+
+    assert key("one", "[1]") == key("two", "[1]") != key("two", "[2]")
+
+
+def test_a_missing_file_is_told_with_its_key(tmp_path: Path) -> None:
+    found = Recipe.model_validate(
+        {"schema": 1, "name": "x", "root": tmp_path, "data": {"d": {"file": "a.json"}}, "audit": [{"data": "d"}]}
+    )
+    with pytest.raises(UserError, match=r"data\.d\.file: .*a\.json does not exist"):
+        steps_of(found)
+
+
+def test_every_shipped_recipe_is_a_recipe_and_the_schema_knows_its_keys() -> None:
+    schema = Recipe.model_json_schema(by_alias=True)
+    for name, path in shipped().items():
+        assert read_recipe(path).name == name
+        assert read_recipe(path).about
+    assert {"schema", "name", "models", "measures", "worlds"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+def command(*arguments: str | Path) -> list[str]:
+    program = "import sys; from unmirage.cli import main; sys.argv[0] = 'unmirage'; main()"
+    return [sys.executable, "-c", program, *map(str, arguments)]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "tiny.yaml").write_text(TINY)
+    found = run("run", folder / "tiny.yaml", "--out", folder / "out")
+    assert found.returncode == 0, found.stderr
+    assert "NPO" in found.stdout.upper()
+    return folder
+
+
+def test_a_run_ends_with_figures_and_a_page_for_all_models(done: Path) -> None:
+    records = json.loads((done / "out" / "metrics.json").read_text())["records"]
+    assert {record["model"] for record in records} == {"base", "npo (seed 0)", "npo (seed 1)"}
+    assert {record["seed"] for record in records} == {0, 1}
+    asked = {(r["model"], r["metric"]): r["n"] for r in records if r["attack"] is None and r["judge"][0] == "s"}
+    assert asked["base", "asr"] + asked["base", "rr"] == 8, "the limit"
+    page = (done / "out" / "report.html").read_text()
+    assert "npo (seed 1)" in page
+    assert (next((done / "out" / "steps").glob("audit-unlearn-*")) / "audit.html").is_file()
+
+
+def test_what_is_done_is_not_done_again(done: Path) -> None:
+    made = {path: path.stat().st_mtime_ns for path in (done / "out" / "steps").rglob("done.json")}
+    assert len(made) == 12
+    plan = run("run", done / "tiny.yaml", "--out", done / "out", "--dry-run").stdout
+    assert "0 of 12 steps to do" in plan
+    again = run("run", done / "tiny.yaml", "--out", done / "out", "--set", "measures.safety.judges=[truth]")
+    assert again.returncode == 0, again.stderr
+    now = {path: path.stat().st_mtime_ns for path in (done / "out" / "steps").rglob("done.json")}
+    assert {path: time_ for path, time_ in now.items() if path in made} == made
+    assert {path.parent.name.split("-")[0] for path in now.keys() - made.keys()} == {"judge"}
+
+
+def test_a_dry_run_counts_questions_and_steps(tiny: Path) -> None:
+    found = CliRunner().invoke(app, ["run", str(tiny), "--dry-run", "--out", "nowhere"])
+    assert "12 of 12 steps to do." in found.output
+    assert "Training: 6 optimizer steps over 48 rows." in found.output
+    assert not Path("nowhere").exists()
+
+
+def test_killed_twice_it_ends_with_the_same_figures(done: Path, tmp_path: Path) -> None:
+    arguments = ("run", done / "tiny.yaml", "--out", tmp_path / "out")
+    run("run", done / "tiny.yaml", "--out", done / "out")  # with its own judges, whatever another test asked for
+    for kind in ("align", "ask"):
+        process = subprocess.Popen(command(*arguments), start_new_session=True, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if any((tmp_path / "out" / "steps").glob(f"{kind}-*")):
+                break
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before it was killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "out" / "metrics.json").exists()
+    found = run(*arguments)
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == (done / "out" / "metrics.json").read_bytes()
