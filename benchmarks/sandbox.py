@@ -3,7 +3,7 @@
     python benchmarks/sandbox.py [--out benchmarks/results/sandbox.json] [--demo runs/demo]
 
 Times are the median of several repetitions on one thread; on a shared machine only the ratios mean something. With
-`--demo`, a finished demo's own timings are added, to show where its time goes.
+`--demo`, the seconds of a finished demo's steps are added, to show where its time goes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from unmirage.backends.checkpoint import load_checkpoint
 from unmirage.backends.hugging_face import HuggingFaceBackend
 from unmirage.backends.prompts import Prompt
 from unmirage.datasets import load
-from unmirage.demo import base_weights
 from unmirage.runs import write_json
 from unmirage.sandbox.build import DataPlan, build
+from unmirage.sandbox.shipped import base_weights
 from unmirage.sandbox.world import World
 
 Record = dict[str, Any]
@@ -154,8 +154,9 @@ def rates(case: str, metric: str, amount: int, seconds: dict[str, float], equal:
 
 
 def demo_times(run: Path) -> list[Record]:
-    """Seconds of each part of a finished demo, from its `timings.json`."""
-    timings: dict[str, float] = json.loads((run / "timings.json").read_text())
+    """Seconds of each step of a finished demo, from what each left when it was done."""
+    done = [json.loads(path.read_text()) for path in sorted(run.glob("steps/*/done.json"))]
+    timings: dict[str, float] = {one["step"]: one["seconds"] for one in done}
     return [
         {
             "case": "demo",

@@ -345,7 +345,7 @@ def test_a_run_folder_of_another_demo_is_left_alone(refused, tmp_path):
     with Run.open(tmp_path / "demo", "demo", {"seed": 9}, {}):
         pass
     said = refused("demo", "--out", tmp_path / "demo")
-    assert "another configuration: config.seed is 9 there and 0 here" in said
+    assert "another configuration: command is 'demo' there and 'recipe' here" in said
 
 
 def test_a_folder_that_is_no_run_is_never_written_to(data, variants, tiny_folder, refused, tmp_path):

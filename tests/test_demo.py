@@ -45,7 +45,7 @@ def test_it_leaves_models_answers_figures_and_a_page(done: Path) -> None:
     assert len({record.model for record in metrics.records}) == 5
     assert {record.split for record in metrics.records} == {"seen", "unseen"}
     for name in ORDER[1:]:
-        assert (done / "models" / name / "model.safetensors").is_file()
+        assert (done / "models" / name / "seed-0" / "model.safetensors").is_file()
     page = (done / "report.html").read_text()
     assert "<svg" in page
     assert not re.search(r"(src|href)=[\"']?https?:", page)
@@ -53,7 +53,7 @@ def test_it_leaves_models_answers_figures_and_a_page(done: Path) -> None:
 
 def test_every_planned_row_is_answered_and_judged_by_both_judges(done: Path) -> None:
     for name in ORDER:
-        folder = done / "evaluations" / name
+        folder = done / "evaluations" / "safety" / name / "seed-0"
         planned = sum(1 for file in ("queries", "variants") for _ in (folder / f"{file}.jsonl").open())
         assert sum(1 for _ in (folder / "answers.jsonl").open()) == planned
         verdicts = sorted((folder / "verdicts").iterdir())
@@ -68,18 +68,19 @@ def test_the_base_answers_everything_whatever_the_opening_word(done: Path) -> No
 
 def test_run_again_it_finds_its_results(done: Path) -> None:
     before = (done / "metrics.json").read_bytes()
-    changed = (done / "models" / "npo" / "model.safetensors").stat().st_mtime_ns
+    changed = (done / "models" / "npo" / "seed-0" / "model.safetensors").stat().st_mtime_ns
     start = time.monotonic()
     assert run(done).returncode == 0
     assert time.monotonic() - start < 60
     assert (done / "metrics.json").read_bytes() == before
-    assert (done / "models" / "npo" / "model.safetensors").stat().st_mtime_ns == changed
+    assert (done / "models" / "npo" / "seed-0" / "model.safetensors").stat().st_mtime_ns == changed
 
 
-def test_other_settings_need_another_folder(done: Path) -> None:
-    result = run(done, "--seed", "3")
+def test_another_run_needs_another_folder(done: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes((done / "run.json").read_bytes().replace(b'"demo"', b'"other"'))
+    result = run(tmp_path)
     assert result.returncode == 2
-    assert "seed" in result.stderr
+    assert "recipe" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -110,7 +111,7 @@ def heed_ctrl_c() -> None:
 
 def wait_for_the_first_model(out: Path, process: subprocess.Popen[str]) -> None:
     for _ in range(600):
-        if any((out / "models").glob("*/training.json")):
+        if any((out / "steps").glob("align-*/done.json")):
             return
         assert process.poll() is None
         time.sleep(0.2)
@@ -125,7 +126,7 @@ def rates(records: Sequence[Record], model: str, metric: str, split: str = "seen
         if (record.model, record.metric, record.split) == (model, metric, split)
         and record.judge.startswith("sandbox-truth")
     ]
-    before, after = sorted(found, key=lambda record: record.attack is not None)
+    before, after = sorted((one for one in found if "/" not in (one.attack or "")), key=lambda one: bool(one.attack))
     assert before.value is not None
     assert after.value is not None
     return before.value, after.value

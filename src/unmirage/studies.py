@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from unmirage.demo import base_weights, demo
+from unmirage.demo import demo
+from unmirage.sandbox.shipped import base_weights
 from unmirage.sandbox.world import World
 from unmirage.schema import Record
 from unmirage.workers import Report, spread
@@ -101,5 +102,6 @@ def _value(records: Sequence[Record], metric: str, split: str, attacked: bool) -
         and record.split == split
         and record.judge.startswith("sandbox-truth")
         and (record.attack is not None) == attacked
+        and "/" not in (record.attack or "")  # a control
     ]
     return float(found[0])

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from queue import Empty
@@ -24,9 +24,12 @@ Job = tuple[Callable[..., Any], tuple[Any, ...]]
 _channel: Any = None
 
 
-def spread(jobs: Sequence[Job], workers: int, report: Report) -> list[Any]:
+def spread(
+    jobs: Sequence[Job], workers: int, report: Report, needs: Sequence[Collection[int]] | None = None
+) -> list[Any]:
     """Runs the jobs in `workers` processes; their results in order.
 
+    `needs` says of each job the numbers of those that must be done before it; of jobs that may begin, the first begins.
     An error or Ctrl-C ends the workers at once, and so does the end of this process, however it comes.
     """
     context = multiprocessing.get_context("spawn")
@@ -34,12 +37,14 @@ def spread(jobs: Sequence[Job], workers: int, report: Report) -> list[Any]:
         channel = manager.Queue()
         pool = ProcessPoolExecutor(workers, context, _enter_worker, (channel, os.getpid()))
         try:
-            results = [pool.submit(_call, *job) for job in jobs]
-            while not all(result.done() for result in results):
-                _raise_first(results)
+            results: dict[int, Future[Any]] = {}
+            while len(results) < len(jobs) or not all(result.done() for result in results.values()):
+                _raise_first(results.values())
+                for number in _ready(results, needs or [()] * len(jobs), workers):
+                    results[number] = pool.submit(_call, *jobs[number])
                 _drain(channel, report, wait=0.2)
             _drain(channel, report, wait=0)
-            return [result.result() for result in results]
+            return [results[number].result() for number in range(len(jobs))]
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker process was ended from outside, most often because memory ran out; "
@@ -47,6 +52,14 @@ def spread(jobs: Sequence[Job], workers: int, report: Report) -> list[Any]:
             ) from error
         finally:
             _end(pool)
+
+
+def _ready(results: Mapping[int, Future[Any]], needs: Sequence[Collection[int]], workers: int) -> list[int]:
+    """The jobs to begin now: no more than there are free workers, so that the order stays a matter of the list."""
+    done = {number for number, result in results.items() if result.done()}
+    free = workers - (len(results) - len(done))
+    waiting = [number for number in range(len(needs)) if number not in results and done.issuperset(needs[number])]
+    return waiting[: max(free, 0)]
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
@@ -85,7 +98,7 @@ def _call(job: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return job(*arguments, lambda name, done, total: _channel.put((name, done, total)))
 
 
-def _raise_first(results: Sequence[Future[Any]]) -> None:
+def _raise_first(results: Iterable[Future[Any]]) -> None:
     for result in results:
         if result.done():
             result.result()

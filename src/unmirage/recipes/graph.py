@@ -24,13 +24,17 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One piece of work. `config` is JSON-able; `files` are inputs that lie outside the run, files or folders."""
+    """One piece of work.
+
+    `config` is JSON-able; `files` are inputs that lie outside the run, files or folders; `title` is for people.
+    """
 
     name: str
     kind: Kind
     config: dict[str, Any]
     needs: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,41 +30,46 @@ class _Planner:
     def steps(self) -> Iterator[Step]:
         recipe = self.recipe
         for name, world in recipe.worlds.items():
-            yield Step(draw_step(name), "draw", world.model_dump(mode="json"))
+            yield Step(draw_step(name), "draw", world.model_dump(mode="json"), title=f"drawing {name}")
         for number, audit in enumerate(recipe.audit):
             yield self._audit(number, audit)
         for name, measure in recipe.measures.items():
             yield from (self._attack(name, measure, attack) for attack in measure.attacks)
-        for name, model in recipe.models.items():
-            for seed in recipe.seeds_of(model):
-                yield from self._model(name, model, seed)
+        # What takes longest first, so that nothing long is left over at the end.
+        yield from (self._align(name, model, seed) for name, model, seed in self._models() if model.method)
+        for name, model, seed in self._models():
+            for measuring, measure in recipe.measures.items():
+                yield self._ask(name, model, seed, measuring, measure)
+                yield self._judge(name, seed, measuring, measure)
+
+    def _models(self) -> Iterator[tuple[str, Model, int]]:
+        for name, model in self.recipe.models.items():
+            yield from ((name, model, seed) for seed in self.recipe.seeds_of(model))
 
     def _audit(self, number: int, audit: Audit) -> Step:
         name = f"audit/{audit.data}" + (f"-against-{audit.against}" if audit.against else "")
-        return self._step(name, "audit", {}, [one for one in (audit.data, audit.against) if one])
+        return self._step(
+            name, "audit", {}, [one for one in (audit.data, audit.against) if one], title=f"auditing {audit.data}"
+        )
 
     def _attack(self, name: str, measure: Measure, attack: str) -> Step:
         found = self.recipe.attacks[attack]
         config = {**found.model_dump(mode="json", exclude={"file"}), "seed": self.recipe.seeds[0]}
         extra = [self._existing(found.file, f"attacks.{attack}.file")] if found.file else []
-        return self._step(attack_step(name, attack), "attack", config, list(measure.data), extra)
-
-    def _model(self, name: str, model: Model, seed: int) -> Iterator[Step]:
-        made = [align_step(name, seed)] if model.method else []
-        if made:
-            yield self._align(name, model, seed)
-        for measuring, measure in self.recipe.measures.items():
-            yield self._ask(name, model, seed, measuring, measure, made)
-            yield self._judge(name, seed, measuring, measure)
+        return self._step(
+            attack_step(name, attack), "attack", config, list(measure.data), extra, title=f"attack {attack}"
+        )
 
     def _align(self, name: str, model: Model, seed: int) -> Step:
         data = [one for one in (model.data, model.general, model.preferred) if one]
         config = {"method": model.method, "settings": model.settings, "seed": seed}
         roles = {role: getattr(model, role) for role in ("data", "general", "preferred")}
         files = [self._base(), *([self._existing(model.launch, f"models.{name}.launch")] if model.launch else [])]
-        return self._step(align_step(name, seed), "align", {**config, "roles": roles}, data, files)
+        title = f"training {label_of(self.recipe, name, seed)}"
+        return self._step(align_step(name, seed), "align", {**config, "roles": roles}, data, files, title=title)
 
-    def _ask(self, name: str, model: Model, seed: int, measuring: str, measure: Measure, made: list[str]) -> Step:
+    def _ask(self, name: str, model: Model, seed: int, measuring: str, measure: Measure) -> Step:
+        made = [align_step(name, seed)] if model.method else []
         config: dict[str, Any] = {
             "label": label_of(self.recipe, name, seed),
             "method": model.method or "none",
@@ -74,13 +79,20 @@ class _Planner:
         }
         attacks = [attack_step(measuring, attack) for attack in measure.attacks]
         files = [] if made else [self._checkpoint(name, model)]
-        return self._step(ask_step(name, seed, measuring), "ask", config, list(measure.data), files, [*made, *attacks])
+        needs = [*made, *attacks]
+        title = self._titled("asking", name, seed, measuring)
+        return self._step(ask_step(name, seed, measuring), "ask", config, list(measure.data), files, needs, title)
 
     def _judge(self, name: str, seed: int, measuring: str, measure: Measure) -> Step:
         files = [self._existing(path, f"measures.{measuring}.calibrations") for path in measure.calibrations]
         config = {"judges": list(measure.judges)}
         asked = [ask_step(name, seed, measuring)]
-        return self._step(judge_step(name, seed, measuring), "judge", config, list(measure.data), files, asked)
+        title = self._titled("judging", name, seed, measuring)
+        return self._step(judge_step(name, seed, measuring), "judge", config, list(measure.data), files, asked, title)
+
+    def _titled(self, doing: str, name: str, seed: int, measure: str) -> str:
+        several = f", {measure}" if len(self.recipe.measures) > 1 else ""
+        return f"{doing} {label_of(self.recipe, name, seed)}{several}"
 
     def _step(
         self,
@@ -90,6 +102,7 @@ class _Planner:
         data: list[str],
         files: list[Path] | None = None,
         needs: list[str] | None = None,
+        title: str = "",
     ) -> Step:
         """A step that reads data: those of a world need that it is drawn, the others are input files."""
         sources = {key: self.recipe.data[key] for key in data}
@@ -102,6 +115,7 @@ class _Planner:
             {**config, "sources": read},
             (*drawn, *(needs or [])),
             (*paths, *(files or [])),
+            title,
         )
 
     def _read(self, source: Source) -> dict[str, Any]:
@@ -132,7 +146,7 @@ class _Planner:
 def base_of(recipe: Recipe) -> Path:
     """The folder of the base model; UserError where it is not there."""
     if recipe.base == SANDBOX:
-        from unmirage.demo import base_weights
+        from unmirage.sandbox.shipped import base_weights
 
         return base_weights()
     path = recipe.path(recipe.base)

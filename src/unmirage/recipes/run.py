@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,9 +29,11 @@ def run_recipe(
     plan = planned(steps_of(recipe), out)
     with Run.open(out, "recipe", {"recipe": recipe.name}, {}) as run:
         run.write_json("recipe.json", recipe.model_dump(mode="json", by_alias=True))
-        while wave := _ready(plan):
-            jobs = [(work, (job_of(recipe, one, plan),)) for one in wave]
-            spread(jobs, workers or recipe.workers, report)
+        due = [one for one in plan.values() if not one.done]
+        number = {one.step.name: place for place, one in enumerate(due)}
+        needs = [{number[name] for name in one.step.needs if name in number} for one in due]
+        spread([(work, (job_of(recipe, one, plan),)) for one in due], workers or recipe.workers, report, needs)
+        _link(plan, out)
         return _report(recipe, run, plan)
 
 
@@ -38,10 +42,21 @@ def job_of(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Job:
     return Job(recipe, one, {name: plan[name].folder for name in one.step.needs})
 
 
-def _ready(plan: Mapping[str, Planned]) -> list[Planned]:
-    """The steps that are not done and need only such as are."""
-    done = {name for name, one in plan.items() if one.done}
-    return [one for name, one in plan.items() if name not in done and done.issuperset(one.step.needs)]
+SHOWN = {"draw": "worlds", "audit": "audits", "align": "models", "judge": "evaluations"}
+"""The kinds of steps whose results people look for, and the folders where links with plain names lead to them."""
+
+
+def _link(plan: Mapping[str, Planned], out: Path) -> None:
+    """Links that carry the names of the recipe, to what its present settings made."""
+    for folder in SHOWN.values():
+        shutil.rmtree(out / folder, ignore_errors=True)
+    for name, one in plan.items():
+        kind, _, rest = name.partition("/")
+        if kind in SHOWN:
+            link = out / SHOWN[kind] / rest
+            link.parent.mkdir(parents=True, exist_ok=True)
+            target = one.folder / "model" if kind == "align" else one.folder
+            link.symlink_to(os.path.relpath(target, link.parent))
 
 
 def _report(recipe: Recipe, run: Run, plan: Mapping[str, Planned]) -> list[Record]:

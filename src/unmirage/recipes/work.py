@@ -73,13 +73,13 @@ def _limited(queries: list[Query], source: Source, seed: int) -> list[Query]:
 def work(job: Job, report: Report) -> float:
     """Does a step and says so in its folder; returns the seconds it took."""
     start = time.perf_counter()
-    report(job.step.name, 0, 1)
+    report(job.step.title, 0, 1)
     _WORK[job.step.kind](job, report)
     seconds = time.perf_counter() - start
     write_json(
         job.out / DONE, {"schema": 1, "step": job.step.name, "key": job.planned.key, "seconds": round(seconds, 3)}
     )
-    report(job.step.name, 1, 1)
+    report(job.step.title, 1, 1)
     return seconds
 
 
@@ -116,7 +116,7 @@ def _align(job: Job, report: Report) -> None:
 
     roles = {role: job.load(key) for role, key in job.step.config["roles"].items() if key}
     config = checked({**model.settings, "method": model.method, "seed": job.step.config["seed"]})
-    told = on_step(lambda done, steps: report(job.step.name, done, steps))
+    told = on_step(lambda done, steps: report(job.step.title, done, steps))
     align(
         base_of(job.recipe),
         roles["data"],
@@ -178,7 +178,7 @@ def _ask(job: Job, report: Report) -> None:
     backend = HuggingFaceBackend(
         _model_folder(job), batch_size=measure.batch_size, max_new_tokens=measure.max_new_tokens
     )
-    told = lambda _, done, planned: report(job.step.name, done, planned)  # noqa: E731
+    told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
     evaluate(plan, backend, [], job.out, told)
 
 
