@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unmirage.backends.checkpoint import load_checkpoint
-from unmirage.demo import base_weights
+from unmirage.sandbox.shipped import base_weights
 from unmirage.runs import digest_file
 from unmirage.sandbox.card import Card, examine, world_hash
 from unmirage.sandbox.pretrain import Recipe
