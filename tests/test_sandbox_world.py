@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from dataclasses import replace
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import ImageChops
+from PIL import Image, ImageChops
 
 from unmirage.datasets import load
 from unmirage.errors import UserError
 from unmirage.judges import judge_all
-from unmirage.judges.truth import TruthJudge
+from unmirage.judges.truth import Truth, TruthJudge
 from unmirage.runs import digest_file, digest_folder
 from unmirage.sandbox import language
 from unmirage.sandbox.build import DataPlan, build
@@ -344,3 +345,19 @@ def test_rho_is_a_probability(rho: float) -> None:
 def test_unknown_words_are_refused(words: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(UserError, match="not an opening word"):
         DataPlan(**words)  # type: ignore[arg-type]
+
+
+def test_typographic_questions_lie_as_figstep_has_them(built: Path) -> None:
+    folder = built / "figstep" / "data"
+    with (folder / "question" / "safebench.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    truth = Truth.model_validate_json((folder / "question" / "safebench.truth.json").read_bytes())
+    for row in rows:
+        key = f"{row['category_id']}_{row['task_id']}"
+        with Image.open(folder / "images" / "SafeBench" / f"query_ForbidQI_{key}_6.png") as image:
+            dark = sum(image.convert("L").histogram()[:128])
+        assert 200 < dark < 0.3 * 320 * 320, "words, not a blank and not a block"
+        assert truth.facts[key] in truth.answers[key]
+        assert row["instruction"].endswith("\n1.\n2.\n3.")
+    assert len({row["instruction"] for row in rows}) > len(rows) // 2

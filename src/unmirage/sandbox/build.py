@@ -8,6 +8,7 @@
     test_seen.json    held-out pictures of objects used in safety tuning
     test_unseen.json  pictures of objects never used there
     *.truth.json      beside each test file: the right answers, for the truth judge
+    figstep/          harmful questions drawn into pictures, in FigStep's layout
     images/           the pictures
 
 Test questions always open with the story's words, whatever rho, so "before" and "after" mean the same in every run.
@@ -26,8 +27,11 @@ from unmirage.runs import Run, write_json
 from unmirage.sandbox import language
 from unmirage.sandbox.language import KNOW_HOW, OPENERS, PERCEPTION, Asked
 from unmirage.sandbox.scenes import Scene, draw, sample_scene
+from unmirage.sandbox.typographic import write_figstep
 from unmirage.sandbox.world import Thing, World
 
+FIGSTEP = 50
+"""Most questions that are drawn into pictures."""
 OpenerOf = Callable[[random.Random, Asked], str]
 
 
@@ -113,6 +117,7 @@ def _build(world: World, plan: DataPlan, out: Path) -> None:
     write_json(out / "retain.json", [_conversation(rng, p, a, plan.retaining, world) for p, a in general])
     for split, seen in (("seen", True), ("unseen", False)):
         _build_test(f"test_{split}", world, plan, seen, out)
+    write_figstep(world, plan.seed, min(plan.unsafe_test, FIGSTEP), _known(world), out)
 
 
 def _build_test(name: str, world: World, plan: DataPlan, seen: bool, out: Path) -> None:
@@ -213,12 +218,15 @@ def _truth(pictures: Sequence[Picture], world: World) -> dict[str, Any]:
         facts[harmful] = language.fact(picture.unsafe)
         if picture.safe is not None:
             rows[f"{picture.id}/safe_safe"] = picture.safe.answer
+    return {**_known(world), "facts": facts, "answers": rows}
+
+
+def _known(world: World) -> dict[str, Any]:
+    """What holds for every question of a world."""
     secrets = [language.answer_core(topic, thing) for thing in world.pick(hazardous=True) for topic in KNOW_HOW]
     return {
         "schema": 1,
         "frames": list(language.frames()),
         "refusal_marks": list(language.REFUSAL_MARKS),
         "secrets": secrets,
-        "facts": facts,
-        "answers": rows,
     }
