@@ -151,6 +151,19 @@ def test_a_changed_model_leaves_the_others_alone(tiny: Path) -> None:
     assert not {name for name in changed(tiny, "models.npo.settings.steps=4") if "/base/" in name}
 
 
+def test_a_model_may_start_from_another_and_is_made_after_it(tiny: Path) -> None:
+    more = ("models.again={method: rmu, start: npo, data: unlearn, general: retain}",)
+    plan = planned(steps_of(read_recipe(tiny, more)), tiny.parent)
+    assert "align/npo/seed-1" in plan["align/again/seed-1"].step.needs
+    assert list(plan).index("align/npo/seed-1") < list(plan).index("align/again/seed-0")
+    names = {name for name in changed(tiny, *more, "models.npo.settings.steps=4") if name.startswith("align")}
+    assert names == {f"align/{model}/seed-{seed}" for model in ("npo", "again") for seed in (0, 1)}
+    with pytest.raises(UserError, match="leads back to itself"):
+        read_recipe(tiny, ["models.npo.start=again", *more])
+    with pytest.raises(UserError, match=r"models\.again\.seeds has 5, but npo"):
+        check(read_recipe(tiny, [*more, "models.again.seeds=[5]"]))
+
+
 def test_an_input_file_counts_by_its_content_not_by_its_place(tmp_path: Path) -> None:
     recipe: dict[str, Any] = {"schema": 1, "name": "x", "data": {"d": {"file": "a.json"}}, "audit": [{"data": "d"}]}
 

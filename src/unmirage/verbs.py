@@ -23,6 +23,12 @@ class Format(StrEnum):
 
     vlguard = "vlguard"
     llava = "llava"
+    vqav2 = "vqav2"
+    textvqa = "textvqa"
+    textvqa_ocr = "textvqa-ocr"
+    vizwiz = "vizwiz"
+    scienceqa = "scienceqa"
+    scienceqa_image = "scienceqa-image"
 
 
 Model = Annotated[Path, typer.Argument(help="Checkpoint folder: a Hugging Face model with its processor.")]

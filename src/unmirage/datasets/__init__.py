@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from unmirage.datasets import llava, vlguard
+from unmirage.datasets import llava, scienceqa, textvqa, vizwiz, vlguard, vqa
 from unmirage.datasets.loaded import LoadedData, Problem
 from unmirage.errors import UserError
 
@@ -33,7 +33,16 @@ class Loader(Protocol):
         ...
 
 
-FORMATS: dict[str, Loader] = {"vlguard": vlguard.load, "llava": llava.load}
+FORMATS: dict[str, Loader] = {
+    "vlguard": vlguard.load,
+    "llava": llava.load,
+    "vqav2": vqa.load,
+    "textvqa": textvqa.load,
+    "textvqa-ocr": textvqa.load_with_ocr,
+    "vizwiz": vizwiz.load,
+    "scienceqa": scienceqa.load,
+    "scienceqa-image": scienceqa.load_pictured,
+}
 
 
 def load(

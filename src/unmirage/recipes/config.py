@@ -58,11 +58,15 @@ class Audit(Part):
 
 
 class Model(Part):
-    """A model: the base itself, a checkpoint that is there, or one made from the base by a method of `align`."""
+    """A model: the base itself, a checkpoint that is there, or one made by a method of `align`.
+
+    A method starts from the base, or from another model of the recipe, made with the same seed (`start`).
+    """
 
     label: str | None = None
     checkpoint: Path | None = None
     method: str | None = None
+    start: str | None = None
     data: str | None = None
     general: str | None = None
     preferred: str | None = None
@@ -76,8 +80,8 @@ class Model(Part):
             raise ValueError("a model has a checkpoint or a method, not both")
         if self.method and not self.data:
             raise ValueError("a method needs data; name one of the recipe's data")
-        if not self.method and (self.data or self.general or self.preferred or self.settings or self.launch):
-            raise ValueError("data, settings and launch belong to a method; name one")
+        if not self.method and any((self.data, self.general, self.preferred, self.settings, self.launch, self.start)):
+            raise ValueError("start, data, settings and launch belong to a method; name one")
         return self
 
 
@@ -140,7 +144,24 @@ class Recipe(Part):
         for where, name, known in self._references():
             if name not in known:
                 raise ValueError(f"{where} names {name!r}, which is not there; there are {', '.join(known) or 'none'}")
+        for name in self.models:
+            self.chain(name)
         return self
+
+    def chain(self, name: str) -> list[str]:
+        """A model and those that it starts from, the last first; ValueError where they go round in a ring."""
+        found = [name]
+        while start := self.models[found[-1]].start:
+            if start in found:
+                raise ValueError(f"models.{name}.start leads back to itself, by {' and '.join(found)}")
+            found.append(start)
+        return found
+
+    def missing_seed(self, name: str) -> int | None:
+        """A seed with which a model is made and the model that it starts from is not."""
+        start = self.models[self.models[name].start or name]
+        there = self.seeds_of(start) if start.method else self.seeds_of(self.models[name])
+        return next((seed for seed in self.seeds_of(self.models[name]) if seed not in there), None)
 
     def _references(self) -> Iterator[tuple[str, str, list[str]]]:
         data, attacks = list(self.data), list(self.attacks)
@@ -152,6 +173,7 @@ class Recipe(Part):
         for key, model in self.models.items():
             named = {"data": model.data, "general": model.general, "preferred": model.preferred}
             yield from ((f"models.{key}.{role}", name, data) for role, name in named.items() if name)
+            yield from [(f"models.{key}.start", model.start, list(self.models))] if model.start else []
         for key, measure in self.measures.items():
             yield from ((f"measures.{key}.data", name, data) for name in measure.data)
             yield from ((f"measures.{key}.attacks", name, attacks) for name in measure.attacks)

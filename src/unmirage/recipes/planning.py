@@ -36,7 +36,9 @@ class _Planner:
         for name, measure in recipe.measures.items():
             yield from (self._attack(name, measure, attack) for attack in measure.attacks)
         # What takes longest first, so that nothing long is left over at the end.
-        yield from (self._align(name, model, seed) for name, model, seed in self._models() if model.method)
+        made = [one for one in self._models() if one[1].method]
+        made.sort(key=lambda one: len(recipe.chain(one[0])))  # each after the one it starts from
+        yield from (self._align(*one) for one in made)
         for name, model, seed in self._models():
             for measuring, measure in recipe.measures.items():
                 yield self._ask(name, model, seed, measuring, measure)
@@ -64,9 +66,19 @@ class _Planner:
         data = [one for one in (model.data, model.general, model.preferred) if one]
         config = {"method": model.method, "settings": model.settings, "seed": seed}
         roles = {role: getattr(model, role) for role in ("data", "general", "preferred")}
-        files = [self._base(), *([self._existing(model.launch, f"models.{name}.launch")] if model.launch else [])]
+        needs, start = self._start(name, seed)
+        files = [*start, *([self._existing(model.launch, f"models.{name}.launch")] if model.launch else [])]
         title = f"training {label_of(self.recipe, name, seed)}"
-        return self._step(align_step(name, seed), "align", {**config, "roles": roles}, data, files, title=title)
+        return self._step(align_step(name, seed), "align", {**config, "roles": roles}, data, files, needs, title)
+
+    def _start(self, name: str, seed: int) -> tuple[list[str], list[Path]]:
+        """What a model starts from: a step, or a checkpoint that is there."""
+        start = self.recipe.models[name].start
+        if start is None:
+            return [], [self._base()]
+        if self.recipe.models[start].method:
+            return [align_step(start, seed)], []
+        return [], [self._checkpoint(start, self.recipe.models[start])]
 
     def _ask(self, name: str, model: Model, seed: int, measuring: str, measure: Measure) -> Step:
         made = [align_step(name, seed)] if model.method else []

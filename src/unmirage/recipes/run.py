@@ -86,6 +86,10 @@ def check(recipe: Recipe) -> None:
     from unmirage.align.config import checked
 
     for name, model in recipe.models.items():
+        if (seed := recipe.missing_seed(name)) is not None:
+            raise UserError(
+                f"models.{name}.seeds has {seed}, and {model.start}, which it starts from, has not; add it."
+            )
         if model.method:
             try:
                 checked({**model.settings, "method": model.method, "seed": recipe.seeds[0]})

@@ -118,7 +118,7 @@ def _align(job: Job, report: Report) -> None:
     config = checked({**model.settings, "method": model.method, "seed": job.step.config["seed"]})
     told = on_step(lambda done, steps: report(job.step.title, done, steps))
     align(
-        base_of(job.recipe),
+        start_of(job),
         roles["data"],
         config,
         job.out / "model",
@@ -127,6 +127,19 @@ def _align(job: Job, report: Report) -> None:
         callbacks=[told],
         tell=lambda note: print(f"warning: {job.step.name}: {note}", file=sys.stderr),
     )
+
+
+def start_of(job: Job) -> Path:
+    """The checkpoint that a training starts from."""
+    if made := job.of_kind("align"):
+        return made[0] / "model"
+    start = job.recipe.models[job.step.name.split("/")[1]].start
+    return _checkpoint(job.recipe, start) if start else base_of(job.recipe)
+
+
+def _checkpoint(recipe: Recipe, name: str) -> Path:
+    given = recipe.models[name].checkpoint
+    return recipe.path(given) if given else base_of(recipe)
 
 
 def _launch(job: Job, configuration: Path) -> None:
@@ -141,7 +154,7 @@ def align_arguments(job: Job) -> list[str]:
     """The step as a command of its own."""
     model = job.recipe.models[job.step.name.split("/")[1]]
     roles = job.step.config["roles"]
-    found = ["align", str(base_of(job.recipe)), str(job.file(roles["data"])), "--out", str(job.out / "model")]
+    found = ["align", str(start_of(job)), str(job.file(roles["data"])), "--out", str(job.out / "model")]
     found += ["--method", str(model.method), "--seed", str(job.step.config["seed"])]
     found += ["--format", job.recipe.data[roles["data"]].format]
     for role in ("general", "preferred"):
@@ -184,10 +197,7 @@ def _ask(job: Job, report: Report) -> None:
 
 def _model_folder(job: Job) -> Path:
     made = job.of_kind("align")
-    if made:
-        return made[0] / "model"
-    model = job.recipe.models[job.step.name.split("/")[2]]
-    return job.recipe.path(model.checkpoint) if model.checkpoint else base_of(job.recipe)
+    return made[0] / "model" if made else _checkpoint(job.recipe, job.step.name.split("/")[2])
 
 
 def _read(path: Path, queries: list[Query]) -> list[Variant]:
