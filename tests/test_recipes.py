@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from unmirage.cli import app
@@ -260,3 +261,9 @@ def test_killed_twice_it_ends_with_the_same_figures(done: Path, tmp_path: Path) 
     found = run(*arguments)
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "out" / "metrics.json").read_bytes() == (done / "out" / "metrics.json").read_bytes()
+
+
+def test_the_recipe_of_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+    block = text.split("```yaml\n")[1].split("```")[0]
+    assert Recipe.model_validate(yaml.safe_load(block)).seeds == (0, 1, 2)
