@@ -30,8 +30,17 @@ seeds: [0, 1]
 workers: 2
 worlds:
   small: {unsafe_train: 6, safe_train: 6, general: 12, unsafe_test: 3, safe_test: 3}
+sets:
+  own:
+    safety: unlearn
+    general: retain
+    models: [base]
+    how: {opener_rows: 2, retain: 10}
+    max_new_tokens: 12
 data:
   unlearn: {file: unlearn.json, world: small}
+  own-forget: {file: forget.json, sets: own}
+  own-retain: {file: retain.json, sets: own, format: llava}
   retain: {file: retain.json, world: small, format: llava}
   seen: {file: test_seen.json, world: small, split: seen, limit: 8}
 audit:
@@ -43,6 +52,12 @@ models:
     data: unlearn
     general: retain
     settings: {steps: 3, lr: 1.0e-3, batch_size: 4, save_steps: 1}
+  own:
+    method: npo
+    seeds: [0]
+    data: own-forget
+    general: own-retain
+    settings: {steps: 2, batch_size: 4}
 attacks:
   what: {to: [What]}
   share: {goal: over-refusal, to: [Share]}
@@ -128,7 +143,9 @@ def test_what_align_will_refuse_is_told_before_anything_is_done(tiny: Path) -> N
 
 def test_every_model_is_made_asked_and_judged_with_every_seed(tiny: Path) -> None:
     asked = {name for name in keys(tiny) if name.startswith("judge/")}
-    assert asked == {f"judge/safety/{model}/seed-{seed}" for model, seed in (("base", 0), ("npo", 0), ("npo", 1))}
+    assert asked == {
+        f"judge/safety/{model}/seed-{seed}" for model, seed in (("base", 0), ("npo", 0), ("npo", 1), ("own", 0))
+    }
 
 
 @pytest.mark.parametrize(
@@ -140,8 +157,9 @@ def test_every_model_is_made_asked_and_judged_with_every_seed(tiny: Path) -> Non
         ("measures.safety.judges=[truth]", {"judge"}),
         ("measures.safety.max_new_tokens=9", {"ask", "judge"}),
         ("attacks.what.to=[How]", {"attack", "ask", "judge"}),
+        ("sets.own.how.seed=1", {"sets", "align", "ask", "judge"}),
         ("models.npo.settings.steps=4", {"align", "ask", "judge"}),
-        ("worlds.small.rho=0.5", {"draw", "audit", "align", "attack", "ask", "judge"}),
+        ("worlds.small.rho=0.5", {"draw", "sets", "audit", "align", "attack", "ask", "judge"}),
     ],
 )
 def test_a_changed_setting_changes_only_the_steps_that_depend_on_it(setting: str, kinds: set[str], tiny: Path) -> None:
@@ -216,7 +234,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_ends_with_figures_and_a_page_for_all_models(done: Path) -> None:
     records = json.loads((done / "out" / "metrics.json").read_text())["records"]
-    assert {record["model"] for record in records} == {"base", "npo (seed 0)", "npo (seed 1)"}
+    assert {record["model"] for record in records} == {"base", "npo (seed 0)", "npo (seed 1)", "own"}
     assert {record["seed"] for record in records} == {0, 1}
     asked = {(r["model"], r["metric"]): r["n"] for r in records if r["attack"] is None and r["judge"][0] == "s"}
     assert asked["base", "asr"] + asked["base", "rr"] == 8, "the limit"
@@ -227,9 +245,9 @@ def test_a_run_ends_with_figures_and_a_page_for_all_models(done: Path) -> None:
 
 def test_what_is_done_is_not_done_again(done: Path) -> None:
     made = {path: path.stat().st_mtime_ns for path in (done / "out" / "steps").rglob("done.json")}
-    assert len(made) == 12
+    assert len(made) == 16
     plan = run("run", done / "tiny.yaml", "--out", done / "out", "--dry-run").stdout
-    assert "0 of 12 steps to do" in plan
+    assert "0 of 16 steps to do" in plan
     again = run("run", done / "tiny.yaml", "--out", done / "out", "--set", "measures.safety.judges=[truth]")
     assert again.returncode == 0, again.stderr
     now = {path: path.stat().st_mtime_ns for path in (done / "out" / "steps").rglob("done.json")}
@@ -239,8 +257,8 @@ def test_what_is_done_is_not_done_again(done: Path) -> None:
 
 def test_a_dry_run_counts_questions_and_steps(tiny: Path) -> None:
     found = CliRunner().invoke(app, ["run", str(tiny), "--dry-run", "--out", "nowhere"])
-    assert "12 of 12 steps to do." in found.output
-    assert "Training: 6 optimizer steps over 48 rows." in found.output
+    assert "16 of 16 steps to do." in found.output
+    assert "Training: 8 optimizer steps over 64 rows." in found.output
     assert not Path("nowhere").exists()
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from unmirage.sets.config import SetsConfig
+
 SANDBOX = "sandbox"
 """In the place of a path: the base model that is shipped."""
 
@@ -39,15 +41,42 @@ class World(Part):
     safe_test: Count = 200
 
 
+class Sets(Part):
+    """Forget and retain sets that the recipe makes of a model's own answers, whose files `data` may name.
+
+    `models` are those of the recipe that are not trained, the one that is to unlearn first; `how` is the configuration
+    of `unmirage sets`.
+    """
+
+    safety: str
+    general: str | None = None
+    models: tuple[str, ...] = Field(min_length=1)
+    judge: str = "rules"
+    how: SetsConfig = SetsConfig()
+    batch_size: Count = 64
+    max_new_tokens: Count = 256
+
+
 class Source(Part):
-    """A data file: where it lies, how it is written, and what results call its part."""
+    """A data file: where it lies, how it is written, and what results call its part.
+
+    Without `world` and `sets` the file is the user's.
+    """
 
     file: Path
     world: Name | None = Field(default=None, description="The drawing of the sandbox in which the file lies.")
+    sets: Name | None = Field(default=None, description="The forget and retain sets of which it is one.")
     format: str = "vlguard"
     images: Path | None = None
     split: str | None = None
     limit: Count | None = Field(default=None, description="At most so many rows, drawn by the recipe's first seed.")
+
+    @property
+    def made_by(self) -> str | None:
+        """The step of the recipe that makes the file; None for a file of the user's."""
+        if self.world:
+            return f"draw/{self.world}"
+        return f"sets/{self.sets}" if self.sets else None
 
 
 class Audit(Part):
@@ -123,6 +152,7 @@ class Recipe(Part):
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     workers: Count = Field(default=1, description="Steps that run side by side; with one GPU, one.")
     worlds: dict[Name, World] = Field(default_factory=dict)
+    sets: dict[Name, Sets] = Field(default_factory=dict)
     data: dict[Name, Source] = Field(default_factory=dict)
     audit: tuple[Audit, ...] = ()
     models: dict[Name, Model] = Field(default_factory=dict)
@@ -168,6 +198,14 @@ class Recipe(Part):
         yield from (
             (f"data.{key}.world", source.world, list(self.worlds)) for key, source in self.data.items() if source.world
         )
+        yield from (
+            (f"data.{key}.sets", source.sets, list(self.sets)) for key, source in self.data.items() if source.sets
+        )
+        untrained = [name for name, model in self.models.items() if not model.method]
+        for key, sets in self.sets.items():
+            own = [name for name, source in self.data.items() if not source.sets]
+            yield from ((f"sets.{key}", name, own) for name in (sets.safety, sets.general) if name)
+            yield from ((f"sets.{key}.models", name, untrained) for name in sets.models)
         for number, audit in enumerate(self.audit):
             yield from ((f"audit.{number}", name, data) for name in (audit.data, audit.against) if name)
         for key, model in self.models.items():

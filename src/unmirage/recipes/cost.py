@@ -41,6 +41,8 @@ def costs(recipe: Recipe, plan: Mapping[str, Planned]) -> list[Cost]:
 def _cost(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
     if one.step.kind == "align":
         return _training(recipe, one)
+    if one.step.kind == "sets":
+        return _making(recipe, one, plan)
     if one.step.kind == "ask":
         return _asking(recipe, one, plan)
     return Cost(one.step.name, one.done)
@@ -72,6 +74,18 @@ def _asking(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
     return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=4 * _parameters(weights))
 
 
+def _making(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
+    """Every harmful question is asked of each model."""
+    sets = recipe.sets[one.step.name.split("/")[1]]
+    count = _rows(recipe, sets.safety, job_of(recipe, one, plan).file(sets.safety))
+    questions = None if count is None else count[0] * len(sets.models)
+    tokens = None if questions is None else questions * sets.max_new_tokens
+    weights = [recipe.models[name].checkpoint for name in sets.models]
+    folders = [recipe.path(path) if path else base_of(recipe) for path in weights]
+    memory = 4 * sum(map(_parameters, folders))
+    return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=memory)
+
+
 def _variants(attack: Attack, harmful: int, harmless: int) -> int:
     """At most so many: a question that opens with the word already has no variant."""
     asked = harmful if attack.goal == "bypass" else harmless
@@ -96,7 +110,9 @@ def _rows(recipe: Recipe, key: str, file: Path) -> tuple[int, int] | None:
 
 
 def _planned_rows(world: World, file: str) -> tuple[int, int] | None:
-    tests = {"test_seen.json", "test_unseen.json"}
+    if file in ("safety.json", "unlearn.json"):
+        return world.unsafe_train + world.safe_train, world.safe_train
+    tests = ("test_seen.json", "test_unseen.json")
     return (world.unsafe_test + world.safe_test, world.safe_test) if file in tests else None
 
 

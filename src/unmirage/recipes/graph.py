@@ -16,7 +16,7 @@ from typing import Any, Literal
 from unmirage.runs import digest_file
 from unmirage.schema import content_hash
 
-Kind = Literal["draw", "audit", "align", "attack", "ask", "judge"]
+Kind = Literal["draw", "sets", "audit", "align", "attack", "ask", "judge"]
 DONE = "done.json"
 VERSION = 1
 """Part of every key: raised where a step of the same settings would give another result."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unmirage.errors import UserError
-from unmirage.recipes.config import SANDBOX, Audit, Measure, Model, Recipe, Source
+from unmirage.recipes.config import SANDBOX, Audit, Measure, Model, Recipe, Sets, Source
 from unmirage.recipes.graph import Step
 
 
@@ -31,6 +31,7 @@ class _Planner:
         recipe = self.recipe
         for name, world in recipe.worlds.items():
             yield Step(draw_step(name), "draw", world.model_dump(mode="json"), title=f"drawing {name}")
+        yield from (self._sets(name, sets) for name, sets in recipe.sets.items())
         for number, audit in enumerate(recipe.audit):
             yield self._audit(number, audit)
         for name, measure in recipe.measures.items():
@@ -47,6 +48,12 @@ class _Planner:
     def _models(self) -> Iterator[tuple[str, Model, int]]:
         for name, model in self.recipe.models.items():
             yield from ((name, model, seed) for seed in self.recipe.seeds_of(model))
+
+    def _sets(self, name: str, sets: Sets) -> Step:
+        config = sets.model_dump(mode="json", include={"judge", "how", "max_new_tokens", "models"})
+        data = [one for one in (sets.safety, sets.general) if one]
+        files = [self._checkpoint(model, self.recipe.models[model]) for model in sets.models]
+        return self._step(f"sets/{name}", "sets", config, data, files, title=f"making the sets {name}")
 
     def _audit(self, number: int, audit: Audit) -> Step:
         name = f"audit/{audit.data}" + (f"-against-{audit.against}" if audit.against else "")
@@ -116,28 +123,28 @@ class _Planner:
         needs: list[str] | None = None,
         title: str = "",
     ) -> Step:
-        """A step that reads data: those of a world need that it is drawn, the others are input files."""
+        """A step that reads data: those that the recipe makes need the step that does it, others are input files."""
         sources = {key: self.recipe.data[key] for key in data}
-        drawn = dict.fromkeys(draw_step(source.world) for source in sources.values() if source.world)
+        made = dict.fromkeys(source.made_by for source in sources.values() if source.made_by)
         read = {key: self._read(source) for key, source in sources.items()}
         paths = [path for key, source in sources.items() for path in self._paths(key, source)]
         return Step(
             name,
             kind,
             {**config, "sources": read},
-            (*drawn, *(needs or [])),
+            (*made, *(needs or [])),
             (*paths, *(files or [])),
             title,
         )
 
     def _read(self, source: Source) -> dict[str, Any]:
         """How a file is read; where it lies does not matter, its content is an input."""
-        drawn = str(source.file) if source.world else None
+        made = str(source.file) if source.made_by else None
         seed = self.recipe.seeds[0] if source.limit else None
-        return {**source.model_dump(mode="json", exclude={"images"}), "file": drawn, "limit_seed": seed}
+        return {**source.model_dump(mode="json", exclude={"images"}), "file": made, "limit_seed": seed}
 
     def _paths(self, key: str, source: Source) -> list[Path]:
-        if source.world:
+        if source.made_by:
             return []
         images = [self._existing(source.images, f"data.{key}.images")] if source.images else []
         return [self._existing(source.file, f"data.{key}.file"), *images]

@@ -42,7 +42,7 @@ def job_of(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Job:
     return Job(recipe, one, {name: plan[name].folder for name in one.step.needs})
 
 
-SHOWN = {"draw": "worlds", "audit": "audits", "align": "models", "judge": "evaluations"}
+SHOWN = {"draw": "worlds", "sets": "sets", "audit": "audits", "align": "models", "judge": "evaluations"}
 """The kinds of steps whose results people look for, and the folders where links with plain names lead to them."""
 
 
@@ -87,9 +87,7 @@ def check(recipe: Recipe) -> None:
 
     for name, model in recipe.models.items():
         if (seed := recipe.missing_seed(name)) is not None:
-            raise UserError(
-                f"models.{name}.seeds has {seed}, and {model.start}, which it starts from, has not; add it."
-            )
+            raise UserError(f"models.{name}.seeds has {seed}, but {model.start}, its start, has not; add it there.")
         if model.method:
             try:
                 checked({**model.settings, "method": model.method, "seed": recipe.seeds[0]})

@@ -13,7 +13,7 @@ from pathlib import Path
 from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe, Source
 from unmirage.recipes.graph import DONE, Planned, Step
-from unmirage.recipes.planning import base_of, draw_step
+from unmirage.recipes.planning import base_of
 from unmirage.runs import write_json
 from unmirage.schema import Query, Variant
 from unmirage.workers import Report
@@ -44,7 +44,7 @@ class Job:
     def file(self, key: str) -> Path:
         """Where a data file lies: among the drawn ones, or where the recipe says."""
         source = self.recipe.data[key]
-        return self.folders[draw_step(source.world)] / source.file if source.world else self.recipe.path(source.file)
+        return self.folders[source.made_by] / source.file if source.made_by else self.recipe.path(source.file)
 
     def load(self, key: str) -> list[Query]:
         """The queries of one of the recipe's data."""
@@ -94,6 +94,20 @@ def _draw(job: Job, _report: Report) -> None:
     build(World(world.salience, world.opener_weight), DataPlan(**plan), job.out)
 
 
+def _sets(job: Job, report: Report) -> None:
+    from unmirage.backends.registry import AskingOptions, open_backend
+    from unmirage.judges.registry import judge_named
+    from unmirage.sets.run import build_sets
+
+    sets = job.recipe.sets[job.step.name.split("/")[1]]
+    options = AskingOptions(batch_size=sets.batch_size, max_new_tokens=sets.max_new_tokens)
+    backends = {name: open_backend(str(_checkpoint(job.recipe, name)), options) for name in sets.models}
+    general = job.load(sets.general) if sets.general else []
+    told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
+    judge = judge_named(sets.judge, [job.file(sets.safety)])
+    build_sets(job.load(sets.safety), general, backends, judge, sets.how, job.out, told)
+
+
 def _audit(job: Job, _report: Report) -> None:
     from unmirage.audit import Source, audit_data
     from unmirage.audit.compare import compare
@@ -107,6 +121,7 @@ def _audit(job: Job, _report: Report) -> None:
 
 
 def _align(job: Job, report: Report) -> None:
+    _check_training(job)
     model = job.recipe.models[job.step.name.split("/")[1]]
     if model.launch is not None:
         _launch(job, job.recipe.path(model.launch))
@@ -127,6 +142,13 @@ def _align(job: Job, report: Report) -> None:
         callbacks=[told],
         tell=lambda note: print(f"warning: {job.step.name}: {note}", file=sys.stderr),
     )
+
+
+def _check_training(job: Job) -> None:
+    from unmirage.datasets import check_training
+
+    for key in filter(None, job.step.config["roles"].values()):
+        check_training(job.recipe.data[key].format)
 
 
 def start_of(job: Job) -> Path:
@@ -225,6 +247,7 @@ def _judge(job: Job, _report: Report) -> None:
 
 _WORK: dict[str, Callable[[Job, Report], None]] = {
     "draw": _draw,
+    "sets": _sets,
     "audit": _audit,
     "align": _align,
     "attack": _attack,
