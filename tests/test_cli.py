@@ -28,6 +28,16 @@ VERBS = (
     ("audit",),
     ("audit", "data"),
     ("evaluate",),
+    ("compare",),
+    ("doctor",),
+    ("label",),
+    ("recipe",),
+    ("recipe", "list"),
+    ("recipe", "schema"),
+    ("recipe", "show"),
+    ("run",),
+    ("search",),
+    ("sets",),
     ("judge",),
     ("judge", "run"),
     ("judge", "calibrate"),
@@ -231,7 +241,7 @@ BAD_ROWS = [
 def test_a_bad_row_is_named_counted_and_left_out_or_with_strict_the_end(bad, kind, said, refused, capsys, tmp_path):
     file = write_rows(tmp_path, row(row_id="0"), bad)
     (tmp_path / "images" / "bad.png").write_bytes(b"no picture")
-    command = ("attack", file, "--to", "What", "--out", tmp_path / "v.jsonl")
+    command = ("attack", file, "--to", "What", "--no-control", "--out", tmp_path / "v.jsonl")
     assert call(*command) == 0
     warnings = capsys.readouterr().err
     assert said in warnings
@@ -288,6 +298,7 @@ def test_forgetting_refusals_is_warned_of(data, tiny_folder, tmp_path, capsys):
 def test_an_attack_changes_one_word_and_says_how_many(data, tmp_path, capsys):
     out = tmp_path / "deep" / "v.jsonl"
     command = ("attack", data / "test_seen.json", "--goal", "over-refusal", "--to", "Share", "--to", "List")
+    command += ("--no-control",)
     assert call(*command, "--out", out) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert f"{out} ({len(lines)}; 0 questions" in capsys.readouterr().out

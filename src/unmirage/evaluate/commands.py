@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unmirage.verbs import Format, Images, Model, Strict, load_all, quiet_libraries, read_variants
+from unmirage.backends.registry import AskingOptions, BackendName
+from unmirage.verbs import Format, Images, Strict, load_all, quiet_libraries, read_variants
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unmirage.schema import Answer
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Checkpoint folder: a Hugging Face model with its processor. With --server, the name by which the server "
+        "knows the model.",
+    ),
+]
 
 
 def evaluate(
-    model: Model,
+    model: ModelName,
     data: Annotated[list[Path], typer.Argument(help="Data files with the questions.")],
     out: Annotated[Path, typer.Option(help="Run folder; the same command again goes on where it stopped.")],
     attack: Annotated[
@@ -32,20 +47,37 @@ def evaluate(
         typer.Option(help="File made by `judge calibrate`: its judge's rates are given corrected too. Repeatable."),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="What results call the model; without it, its folder's name.")
+        str | None, typer.Option(help="What results call the model; without it, its folder's or served name.")
     ] = None,
     method: Annotated[str, typer.Option(help="How the model was made; only written into the records.")] = "none",
     seed: Annotated[int, typer.Option(min=0, help="Seed it was made with; only written into the records.")] = 0,
     format: Annotated[Format, typer.Option(help="Format of the data files.")] = Format.vlguard,
     images: Images = None,
+    backend: Annotated[
+        BackendName | None,
+        typer.Option(help="What answers; without it, the server where --server is given, else hugging_face."),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address of a server with OpenAI's interface, such as http://localhost:8000; its key, where it needs "
+            "one, is in the environment variable OPENAI_API_KEY.",
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at once.")] = 8,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds until an attempt to get an answer from the server is given up.")
+    ] = 60.0,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter for the model, with vllm.")] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Questions asked at once; the memory needed grows with it.")
+        int, typer.Option(min=1, help="Questions asked at once of a model in this process; memory grows with it.")
     ] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     strict: Strict = False,
 ) -> None:
     """Ask a model the questions, before and under attack; judge and measure its answers."""
-    from unmirage.backends.hugging_face import HuggingFaceBackend
+    from unmirage.backends.registry import open_backend
     from unmirage.evaluate import Evaluation, evaluate
     from unmirage.evaluate.measure import Subject
     from unmirage.judges.calibrate import read_calibration
@@ -54,15 +86,44 @@ def evaluate(
     from unmirage.progress import Bars
     from unmirage.report.terminal import headline
 
+    asking = AskingOptions(backend, server, batch_size, max_new_tokens, concurrency, timeout, adapter)
+    is_served = asking.name is BackendName.openai_server
     queries = load_all(data, format.value, images, split or [], strict)
-    subject = Subject(label or model.resolve().name, method, seed, data[0].stem)
+    subject = Subject(label or _name(model), method, seed, queries[0].data)
     plan = Evaluation(queries, read_variants(attack or [], queries), subject)
     judges = judges_named(judge or ["keywords"], data)
     calibrations = [read_calibration(path) for path in calibration or []]
-    quiet_libraries()
-    backend = HuggingFaceBackend(model, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    if not is_served:
+        quiet_libraries()
     with Bars() as bars:
-        records = evaluate(plan, backend, judges, out, bars.update, calibrations)
+        records = evaluate(plan, open_backend(model, asking), judges, out, bars.update, calibrations)
     headline(records)
     tell_errors(calibrations, records)
+    _tell_unanswered(_answers(out))
     typer.echo(f"Metrics: {out / 'metrics.json'}")
+
+
+def _name(model: str) -> str:
+    """The last part of a folder, by which some servers too know a model; else the name as it is."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _answers(out: Path) -> list[Answer]:
+    from unmirage.runs import JsonLines
+    from unmirage.schema import Answer, latest
+
+    return latest(JsonLines(out / "answers.jsonl").read(Answer))
+
+
+def _tell_unanswered(answers: Sequence[Answer]) -> None:
+    """Why rows have no text, to standard error; the figures alone only say how many have no verdict."""
+    failed = [answer.error for answer in answers if answer.error is not None]
+    if failed:
+        often = max(set(failed), key=failed.count)
+        typer.echo(
+            f"warning: {len(failed)} of {len(answers)} rows have no answer, {failed.count(often)} of them for: "
+            f"{often}. The same command again asks for these alone.",
+            err=True,
+        )
+    if held := sum(answer.finish == "filter" for answer in answers):
+        typer.echo(f"warning: a content filter of the service held {held} of {len(answers)} answers back.", err=True)

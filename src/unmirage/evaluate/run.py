@@ -8,15 +8,17 @@ metrics.json                     all figures
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
 from unmirage.backends.asking import Asker, Progress
-from unmirage.backends.prompts import Prompt, image_bytes
-from unmirage.backends.protocol import Backend
+from unmirage.backends.prompts import Prompt
+from unmirage.backends.protocol import Backend, Settled
+from unmirage.datasets.digest import digest_queries
 from unmirage.errors import UserError
 from unmirage.evaluate.correct import corrected
 from unmirage.evaluate.measure import Subject, measure
@@ -42,10 +44,8 @@ class Evaluation:
 
     def digest(self) -> str:
         """Content hash of queries with their labels and pictures, and of variants; not of where the pictures lie."""
-        queries = [query.model_dump(mode="json", exclude={"image"}) for query in self.queries]
-        pictures = [content_hash(image_bytes(q.image, q.id)) if q.image else None for q in self.queries]
         variants = [(v.origin.id, v.attack, v.shot, v.question) for v in self.variants]
-        return content_hash(queries, pictures, variants)
+        return content_hash(digest_queries(self.queries), variants)
 
 
 def evaluate(
@@ -55,19 +55,33 @@ def evaluate(
     out: Path,
     progress: Progress = lambda _what, _done, _planned: None,
     calibrations: Sequence[Calibration] = (),
+    *,
+    early_stop: bool = False,
 ) -> list[Record]:
     """Asks what is not answered yet, judges, measures; returns the records of `metrics.json`.
 
-    Rates of judges in `calibrations` are given corrected too, see `corrected`.
-    Raises UserError where the run folder holds other questions, pictures, weights or generation settings.
+    Rates of judges in `calibrations` are given corrected too, see `corrected`. With `early_stop` an answer ends as soon
+    as the labels of all `judges` are certain; no other judge can judge it then.
+    Raises UserError where the run folder holds other questions, pictures, weights or generation settings, and with
+    `early_stop` where a judge cannot tell when it is certain.
     """
-    subject = plan.subject
-    config = {**asdict(subject), "backend": backend.identity}
-    inputs = {"plan": plan.digest()}
-    with Run.open(out, "evaluate", config, inputs) as run:
-        _write_plan(run, plan)
-        _ask(run, plan, backend, progress)
+    settled = _all_settled(judges) if early_stop else None
+    cut_for = sorted(judge.name for judge in judges) if early_stop else []
+    ending = {"early_stop": cut_for} if early_stop else {}  # only then, so that the folders of other runs stay valid
+    with opened(plan, backend, out, ending) as run:
+        log, label = run.log("answers.jsonl"), plan.subject.model
+        asker = Asker(backend, log, label, progress, every_row=True, settled=settled, cut_for=tuple(cut_for))
+        asker.ask(plan.prompts, "asking")
         return _judge_and_measure(run, plan, judges, calibrations)
+
+
+def opened(plan: Evaluation, backend: Backend, out: Path, ending: Mapping[str, Any] = {}) -> Run:
+    """The run folder of an evaluation, with what is planned written; UserError where it holds another one."""
+    config = {**asdict(plan.subject), "backend": backend.identity, **ending}
+    run = Run.open(out, "evaluate", config, {"plan": plan.digest()})
+    run.write_text("queries.jsonl", _lines(plan.queries))
+    run.write_text("variants.jsonl", _lines(plan.variants))
+    return run
 
 
 def rejudge(out: Path, judges: Sequence[Judge], calibrations: Sequence[Calibration] = ()) -> list[Record]:
@@ -82,19 +96,20 @@ def rejudge(out: Path, judges: Sequence[Judge], calibrations: Sequence[Calibrati
         return _judge_and_measure(run, Evaluation(queries, variants, subject), judges, calibrations)
 
 
-def _write_plan(run: Run, plan: Evaluation) -> None:
-    run.write_text("queries.jsonl", _lines(plan.queries))
-    run.write_text("variants.jsonl", _lines(plan.variants))
-
-
 def _lines(models: Sequence[BaseModel]) -> str:
     return "".join(model.model_dump_json() + "\n" for model in models)
 
 
-def _ask(run: Run, plan: Evaluation, backend: Backend, progress: Progress) -> None:
-    """Has every planned row answered that is not; equal requests are asked once."""
-    asker = Asker(backend, run.log("answers.jsonl"), plan.subject.model, progress, every_row=True)
-    asker.ask(plan.prompts, "asking")
+def _all_settled(judges: Sequence[Judge]) -> Settled:
+    """Whether all judges are certain; raises UserError where one never can be."""
+    lacking = [judge.name for judge in judges if not hasattr(judge, "settled")]
+    if lacking or not judges:
+        raise UserError(
+            f"answers cannot be ended early for {', '.join(lacking) or 'no judge'}: only published lists can tell when "
+            "their verdict is certain; judge with those alone, or let answers come to their end."
+        )
+    each: list[Settled] = [getattr(judge, "settled") for judge in judges]  # noqa: B009 -- no judge must have it
+    return lambda text: all(one(text) for one in each)
 
 
 def _judge_and_measure(

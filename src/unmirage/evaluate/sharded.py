@@ -16,8 +16,10 @@ from pathlib import Path
 from unmirage.backends.asking import Asker
 from unmirage.backends.prompts import Prompt
 from unmirage.backends.protocol import Backend
+from unmirage.evaluate.run import Evaluation, evaluate, opened
+from unmirage.judges import Judge
 from unmirage.runs import JsonLines, Run
-from unmirage.schema import Answer, latest
+from unmirage.schema import Answer, Record, latest
 from unmirage.workers import Report, spread
 
 FOLDER = "shards"
@@ -31,6 +33,16 @@ class Shard:
     label: str
     prompts: Sequence[Prompt]
     log: Path
+
+
+def evaluate_sharded(
+    plan: Evaluation, make: Callable[[], Backend], out: Path, workers: int, report: Report, judges: Sequence[Judge] = ()
+) -> list[Record]:
+    """As `evaluate` does, with `workers` processes that ask; what it ends with does not tell how many there were."""
+    backend = make()
+    with opened(plan, backend, out) as run:
+        ask_in_shards(run, plan.prompts, make, plan.subject.model, workers, report)
+    return evaluate(plan, backend, judges, out)
 
 
 def ask_in_shards(

@@ -87,13 +87,15 @@ class Audit(Part):
 
 
 class Model(Part):
-    """A model: the base itself, a checkpoint that is there, or one made by a method of `align`.
+    """A model: the base itself, a checkpoint that is there, one that a server serves, or one made by `align`.
 
     A method starts from the base, or from another model of the recipe, made with the same seed (`start`).
     """
 
     label: str | None = None
     checkpoint: Path | None = None
+    server: str | None = Field(default=None, description="Address of a server with OpenAI's interface.")
+    served: str | None = Field(default=None, description="The name under which the server has the model.")
     method: str | None = None
     start: str | None = None
     data: str | None = None
@@ -105,8 +107,10 @@ class Model(Part):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if self.checkpoint and self.method:
-            raise ValueError("a model has a checkpoint or a method, not both")
+        if sum(map(bool, (self.checkpoint, self.method, self.server))) > 1:
+            raise ValueError("a model has a checkpoint, a method or a server, not two of them")
+        if bool(self.server) != bool(self.served):
+            raise ValueError("a model of a server needs its address (`server`) and the model's name there (`served`)")
         if self.method and not self.data:
             raise ValueError("a method needs data; name one of the recipe's data")
         if not self.method and any((self.data, self.general, self.preferred, self.settings, self.launch, self.start)):
@@ -139,6 +143,8 @@ class Measure(Part):
     batch_size: Count = 64
     max_new_tokens: Count = 256
     workers: Count = Field(default=1, description="Processes that ask side by side, each a share of the pictures.")
+    concurrency: Count = Field(default=8, description="Requests at once, of a server.")
+    timeout: Annotated[float, Field(gt=0)] = Field(default=60.0, description="Seconds for each request, of a server.")
 
 
 class Recipe(Part):
@@ -201,7 +207,7 @@ class Recipe(Part):
         yield from (
             (f"data.{key}.sets", source.sets, list(self.sets)) for key, source in self.data.items() if source.sets
         )
-        untrained = [name for name, model in self.models.items() if not model.method]
+        untrained = [name for name, model in self.models.items() if not model.method and not model.server]
         for key, sets in self.sets.items():
             own = [name for name, source in self.data.items() if not source.sets]
             yield from ((f"sets.{key}", name, own) for name in (sets.safety, sets.general) if name)
@@ -211,7 +217,8 @@ class Recipe(Part):
         for key, model in self.models.items():
             named = {"data": model.data, "general": model.general, "preferred": model.preferred}
             yield from ((f"models.{key}.{role}", name, data) for role, name in named.items() if name)
-            yield from [(f"models.{key}.start", model.start, list(self.models))] if model.start else []
+            local = [name for name, other in self.models.items() if not other.server]
+            yield from [(f"models.{key}.start", model.start, local)] if model.start else []
         for key, measure in self.measures.items():
             yield from ((f"measures.{key}.data", name, data) for name in measure.data)
             yield from ((f"measures.{key}.attacks", name, attacks) for name in measure.attacks)

@@ -69,6 +69,8 @@ def _asking(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
         questions = harmful + harmless + sum(_variants(recipe.attacks[a], harmful, harmless) for a in measure.attacks)
     tokens = None if questions is None else questions * measure.max_new_tokens
     made = job.of_kind("align")
+    if "server" in one.step.config:
+        return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens)
     model = recipe.models[one.step.name.split("/")[2]]
     weights = base_of(recipe) if made or not model.checkpoint else recipe.path(model.checkpoint)
     return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=4 * _parameters(weights))

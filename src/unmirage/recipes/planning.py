@@ -96,8 +96,10 @@ class _Planner:
             "data": measuring,
             "max_new_tokens": measure.max_new_tokens,
         }
+        if model.server:
+            config |= {"server": model.server, "served": model.served}
         attacks = [attack_step(measuring, attack) for attack in measure.attacks]
-        files = [] if made else [self._checkpoint(name, model)]
+        files = [] if made or model.server else [self._checkpoint(name, model)]
         needs = [*made, *attacks]
         title = self._titled("asking", name, seed, measuring)
         return self._step(ask_step(name, seed, measuring), "ask", config, list(measure.data), files, needs, title)

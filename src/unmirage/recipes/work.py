@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe, Source
@@ -17,6 +19,9 @@ from unmirage.recipes.planning import base_of
 from unmirage.runs import write_json
 from unmirage.schema import Query, Variant
 from unmirage.workers import Report
+
+if TYPE_CHECKING:
+    from unmirage.backends.registry import AskingOptions
 
 COPIED = ("run.json", "queries.jsonl", "variants.jsonl", "answers.jsonl")
 """What a judge step takes from the step that asked."""
@@ -201,20 +206,37 @@ def _attack(job: Job, _report: Report) -> None:
 
 
 def _ask(job: Job, report: Report) -> None:
-    from unmirage.backends.hugging_face import HuggingFaceBackend
+    from unmirage.backends.registry import open_backend
     from unmirage.evaluate import Evaluation, evaluate
     from unmirage.evaluate.measure import Subject
+    from unmirage.evaluate.sharded import evaluate_sharded
 
     config = job.step.config
     measure = job.recipe.measures[config["data"]]
     queries = [query for key in measure.data for query in job.load(key)]
     variants = [variant for folder in job.of_kind("attack") for variant in _read(folder / "variants.jsonl", queries)]
     plan = Evaluation(queries, variants, Subject(config["label"], config["method"], config["seed"], config["data"]))
-    backend = HuggingFaceBackend(
-        _model_folder(job), batch_size=measure.batch_size, max_new_tokens=measure.max_new_tokens
-    )
+    make = partial(open_backend, *_asked(job))
     told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
-    evaluate(plan, backend, [], job.out, told)
+    if measure.workers == 1 or "server" in config:
+        evaluate(plan, make(), [], job.out, told)
+    else:
+        evaluate_sharded(plan, make, job.out, measure.workers, report)
+
+
+def _asked(job: Job) -> tuple[str, AskingOptions]:
+    """The model of an asking step and how it is asked, as `open_backend` takes them."""
+    from unmirage.backends.registry import AskingOptions
+
+    measure = job.recipe.measures[job.step.config["data"]]
+    options = AskingOptions(
+        server=job.step.config.get("server"),
+        batch_size=measure.batch_size,
+        max_new_tokens=measure.max_new_tokens,
+        concurrency=measure.concurrency,
+        timeout=measure.timeout,
+    )
+    return job.step.config.get("served") or str(_model_folder(job)), options
 
 
 def _model_folder(job: Job) -> Path:

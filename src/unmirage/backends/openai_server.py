@@ -1,0 +1,71 @@
+"""A model behind a server with OpenAI's interface: vLLM, SGLang, llama.cpp, `transformers serve`, paid services."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from unmirage.backends.messages import messages
+from unmirage.backends.prompts import Prompt, image_bytes
+from unmirage.backends.protocol import Reply, Settled
+from unmirage.errors import UserError
+from unmirage.schema import content_hash
+from unmirage.servers import Chat, ChatServer
+
+
+class OpenAIServerBackend:
+    """Answers prompts through a server, greedily (temperature 0, a fixed seed), at most `max_new_tokens` tokens each.
+
+    What the weights behind a model's name are, only the server knows: the identity holds the name and what the server
+    tells of it, not the address, so that a run can go on with the same model at another port.
+    """
+
+    def __init__(self, server: ChatServer, *, max_new_tokens: int = 64, seed: int = 0) -> None:
+        """Nothing is sent yet."""
+        self.server = server
+        self.settings = {"temperature": 0, "seed": seed, "max_tokens": max_new_tokens}
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Name, what the server's list says of it, settings; raises UserError where the server is not there."""
+        about = {f"served_{name}": value for name, value in self.server.about().items()}
+        return {"model": self.server.model, **about, **self.settings}
+
+    def key(self, prompt: Prompt) -> str:
+        """Content hash of everything that is known to decide the answer: identity, question, image bytes."""
+        pixels = image_bytes(prompt.image, prompt.query) if prompt.image else b""
+        return content_hash(self.identity, prompt.question, pixels)
+
+    def answer(self, prompts: Sequence[Prompt], settled: Settled | None = None) -> Iterator[list[Reply]]:
+        """Yield each reply as soon as it and all before it are there; answers are generated whole.
+
+        A prompt whose picture cannot be used gets a reply with an error, and is not sent.
+        """
+        unusable: deque[Reply | None] = deque()
+        for done in self.server.chats(self._requests(prompts, unusable)):
+            yield from _until_sent(unusable)
+            yield [Reply(done.text, done.error, done.finish)]
+        yield from _until_sent(unusable)
+
+    def _requests(self, prompts: Sequence[Prompt], unusable: deque[Reply | None]) -> Iterator[Chat]:
+        """The requests of prompts that can be sent; `unusable` gets an error for each other, None for each of these."""
+        for prompt in prompts:
+            try:
+                request = self.request(prompt)
+            except UserError as error:
+                unusable.append(Reply("", error=str(error)))
+                continue
+            unusable.append(None)
+            yield request
+
+    def request(self, prompt: Prompt) -> Chat:
+        """The prompt as a request."""
+        return Chat(messages(prompt), self.settings)
+
+
+def _until_sent(unusable: deque[Reply | None]) -> Iterator[list[Reply]]:
+    """Takes away the prompts up to and with the next one that was sent; yields the errors of those before it."""
+    while unusable and (error := unusable.popleft()) is not None:
+        yield [error]

@@ -1,0 +1,85 @@
+"""Backends by name, and the options that asking takes whichever it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unmirage.errors import UserError
+
+if TYPE_CHECKING:
+    from unmirage.backends.protocol import Backend
+
+
+class BackendName(StrEnum):
+    """What can answer prompts: a model in this process, a server with OpenAI's interface, vLLM in this process."""
+
+    hugging_face = "hugging_face"
+    openai_server = "openai_server"
+    vllm = "vllm"
+
+
+@dataclass(frozen=True)
+class AskingOptions:
+    """How a model is asked. `backend` None: the server where `server` (an address) is given, else `hugging_face`.
+
+    `batch_size` holds for models in this process; `concurrency` (requests at once) and `timeout` (seconds for each
+    attempt) hold for a server. `adapter` is a LoRA adapter's folder, for `vllm` alone: `hugging_face` takes such a
+    folder as its model.
+    """
+
+    backend: BackendName | None = None
+    server: str | None = None
+    batch_size: int = 64
+    max_new_tokens: int = 256
+    concurrency: int = 8
+    timeout: float = 60.0
+    adapter: Path | None = None
+
+    @property
+    def name(self) -> BackendName:
+        """The backend that is meant; raises UserError where the options contradict one another."""
+        meant = self.backend or (BackendName.openai_server if self.server else BackendName.hugging_face)
+        if self.server and meant is not BackendName.openai_server:
+            raise UserError(f"--server is for the backend openai_server, not for {meant}; leave one of them out.")
+        if meant is BackendName.openai_server and not self.server:
+            raise UserError("the backend openai_server needs --server with an address, such as http://localhost:8000.")
+        if self.adapter and meant is not BackendName.vllm:
+            raise UserError(f"--adapter is for the backend vllm, not for {meant}; leave one of them out.")
+        return meant
+
+
+def open_backend(model: str, options: AskingOptions = AskingOptions()) -> Backend:
+    """The backend for a model: a checkpoint's folder, or with a server the name under which it serves the model.
+
+    Raises UserError where the options contradict one another, there is no such checkpoint, or the server is not there.
+    """
+    name = options.name
+    if name is BackendName.openai_server:
+        return _server(model, options)
+    if name is BackendName.vllm:
+        return _vllm(model, options)
+    from unmirage.backends.hugging_face import HuggingFaceBackend
+
+    return HuggingFaceBackend(Path(model), batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)
+
+
+def _server(model: str, options: AskingOptions) -> Backend:
+    from unmirage.backends.openai_server import OpenAIServerBackend
+    from unmirage.servers import ChatServer
+
+    server = ChatServer(options.server or "", model, concurrency=options.concurrency, timeout=options.timeout)
+    return OpenAIServerBackend(server, max_new_tokens=options.max_new_tokens)
+
+
+def _vllm(model: str, options: AskingOptions) -> Backend:
+    from unmirage.backends.vllm import VllmBackend
+
+    return VllmBackend(
+        Path(model),
+        adapter=options.adapter,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+    )
