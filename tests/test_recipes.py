@@ -281,6 +281,16 @@ def test_killed_twice_it_ends_with_the_same_figures(done: Path, tmp_path: Path) 
     assert (tmp_path / "out" / "metrics.json").read_bytes() == (done / "out" / "metrics.json").read_bytes()
 
 
+def test_a_model_may_be_trained_in_processes_that_accelerate_launches(tiny: Path) -> None:
+    launch = Path(__file__).parents[1] / "recipes" / "accelerate" / "ddp.yaml"
+    changes = [f"models.npo.launch={launch}", "models.npo.seeds=[0]", "data.unlearn.limit=8", "measures={}"]
+    changes += ["models.own={}", "audit=[]"]
+    found = run("run", tiny, "--out", tiny.parent / "out", *[word for one in changes for word in ("--set", one)])
+    assert found.returncode == 0, found.stderr
+    made = json.loads((tiny.parent / "out" / "models" / "npo" / "seed-0" / "run.json").read_text())
+    assert made["inputs"]["processes"] == "2"
+
+
 def test_the_recipe_of_the_documentation_is_one() -> None:
     text = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
     block = text.split("```yaml\n")[1].split("```")[0]

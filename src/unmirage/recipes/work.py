@@ -16,7 +16,7 @@ from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe, Source
 from unmirage.recipes.graph import DONE, Planned, Step
 from unmirage.recipes.planning import base_of
-from unmirage.runs import write_json
+from unmirage.runs import write_json, write_text
 from unmirage.schema import Query, Variant
 from unmirage.workers import Report
 
@@ -126,34 +126,36 @@ def _audit(job: Job, _report: Report) -> None:
 
 
 def _align(job: Job, report: Report) -> None:
-    _check_training(job)
     model = job.recipe.models[job.step.name.split("/")[1]]
-    if model.launch is not None:
+    if model.launch is None:
+        train(job, report)
+    else:
         _launch(job, job.recipe.path(model.launch))
-        return
+
+
+def train(job: Job, report: Report) -> None:
+    """Trains the model of a step, in this process; in each of several where they were launched together."""
     from unmirage.align import align, on_step
     from unmirage.align.config import checked
+    from unmirage.datasets import check_training
 
-    roles = {role: job.load(key) for role, key in job.step.config["roles"].items() if key}
+    model = job.recipe.models[job.step.name.split("/")[1]]
+    roles = {role: key for role, key in job.step.config["roles"].items() if key}
+    for key in roles.values():
+        check_training(job.recipe.data[key].format)
+    rows = {role: job.load(key) for role, key in roles.items()}
     config = checked({**model.settings, "method": model.method, "seed": job.step.config["seed"]})
     told = on_step(lambda done, steps: report(job.step.title, done, steps))
     align(
         start_of(job),
-        roles["data"],
+        rows["data"],
         config,
         job.out / "model",
-        general=roles.get("general", []),
-        preferred=roles.get("preferred", []),
+        general=rows.get("general", []),
+        preferred=rows.get("preferred", []),
         callbacks=[told],
-        tell=lambda note: print(f"warning: {job.step.name}: {note}", file=sys.stderr),
+        tell=lambda note: print(f"warning: {job.step.title}: {note}", file=sys.stderr),
     )
-
-
-def _check_training(job: Job) -> None:
-    from unmirage.datasets import check_training
-
-    for key in filter(None, job.step.config["roles"].values()):
-        check_training(job.recipe.data[key].format)
 
 
 def start_of(job: Job) -> Path:
@@ -171,25 +173,12 @@ def _checkpoint(recipe: Recipe, name: str) -> Path:
 
 def _launch(job: Job, configuration: Path) -> None:
     """The same in several processes, as `accelerate launch` starts them."""
+    recipe = write_text(job.out / "recipe.json", job.recipe.model_dump_json(by_alias=True))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
-    done = subprocess.run([*command, "-m", "unmirage", *align_arguments(job)], check=False)
+    command += ["-m", "unmirage.recipes.launched", str(recipe), str(job.out.parents[1]), job.step.name]
+    done = subprocess.run(command, check=False)
     if done.returncode:
         raise UserError(f"{job.step.name}: `accelerate launch` ended with code {done.returncode}; see what it said.")
-
-
-def align_arguments(job: Job) -> list[str]:
-    """The step as a command of its own."""
-    model = job.recipe.models[job.step.name.split("/")[1]]
-    roles = job.step.config["roles"]
-    found = ["align", str(start_of(job)), str(job.file(roles["data"])), "--out", str(job.out / "model")]
-    found += ["--method", str(model.method), "--seed", str(job.step.config["seed"])]
-    found += ["--format", job.recipe.data[roles["data"]].format]
-    for role in ("general", "preferred"):
-        found += [f"--{role}", str(job.file(roles[role]))] if roles[role] else []
-    for name, value in model.settings.items():
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        found += ["--set", f"{name}={text}"]
-    return found
 
 
 def _attack(job: Job, _report: Report) -> None:
@@ -199,9 +188,6 @@ def _attack(job: Job, _report: Report) -> None:
     queries = [query for key in job.recipe.measures[measure].data for query in job.load(key)]
     found = variants_of(job.recipe, job.recipe.attacks[name], queries)
     text = "".join(variant.model_dump_json() + "\n" for variant in found)
-    job.out.mkdir(parents=True, exist_ok=True)
-    from unmirage.runs import write_text
-
     write_text(job.out / "variants.jsonl", text)
 
 
