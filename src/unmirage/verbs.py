@@ -29,6 +29,18 @@ class Format(StrEnum):
     vizwiz = "vizwiz"
     scienceqa = "scienceqa"
     scienceqa_image = "scienceqa-image"
+    figstep = "figstep"
+    figstep_text = "figstep-text"
+    figstep_benign = "figstep-benign"
+    mm_safetybench = "mm-safetybench"
+    mm_safetybench_tiny = "mm-safetybench-tiny"
+    xstest = "xstest"
+    mossbench = "mossbench"
+    mossbench_contrast = "mossbench-contrast"
+    siuo = "siuo"
+    siuo_mcqa = "siuo-mcqa"
+    vlsbench = "vlsbench"
+    holisafe = "holisafe"
 
 
 Model = Annotated[Path, typer.Argument(help="Checkpoint folder: a Hugging Face model with its processor.")]

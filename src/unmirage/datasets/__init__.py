@@ -5,14 +5,30 @@ Adding a format is one module with a function `load` and one line in `FORMATS`.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Protocol
 
-from unmirage.datasets import llava, scienceqa, textvqa, vizwiz, vlguard, vqa
+from unmirage.datasets import (
+    figstep,
+    holisafe,
+    llava,
+    mm_safetybench,
+    mossbench,
+    scienceqa,
+    siuo,
+    textvqa,
+    vizwiz,
+    vlguard,
+    vlsbench,
+    vqa,
+    xstest,
+)
+from unmirage.datasets.catalog import About
 from unmirage.datasets.loaded import LoadedData, Problem
 from unmirage.errors import UserError
 
-__all__ = ["FORMATS", "LoadedData", "Loader", "Problem", "load"]
+__all__ = ["FORMATS", "LoadedData", "Loader", "Problem", "about", "check_training", "load"]
 
 
 class Loader(Protocol):
@@ -42,6 +58,18 @@ FORMATS: dict[str, Loader] = {
     "vizwiz": vizwiz.load,
     "scienceqa": scienceqa.load,
     "scienceqa-image": scienceqa.load_pictured,
+    "figstep": figstep.load,
+    "figstep-text": figstep.load_text,
+    "figstep-benign": figstep.load_benign,
+    "mm-safetybench": mm_safetybench.load,
+    "mm-safetybench-tiny": mm_safetybench.load_tiny,
+    "xstest": xstest.load,
+    "mossbench": mossbench.load,
+    "mossbench-contrast": mossbench.load_contrast,
+    "siuo": siuo.load,
+    "siuo-mcqa": siuo.load_choice,
+    "vlsbench": vlsbench.load,
+    "holisafe": holisafe.load,
 }
 
 
@@ -76,3 +104,21 @@ def load(
         verify_images=verify_images,
         require_images=require_images,
     )
+
+
+def about(format: str) -> About | None:
+    """What is known of the data set that a format belongs to; None for a format that is no one's set ("llava")."""
+    loader = FORMATS.get(format)
+    module = sys.modules.get(getattr(loader, "__module__", ""))
+    found = getattr(module, "ABOUT", None)
+    return found if isinstance(found, About) else None
+
+
+def check_training(format: str) -> None:
+    """Raise UserError where the authors of a format's data set forbid to train on it."""
+    known = about(format)
+    if known is not None and not known.training:
+        raise UserError(
+            f"{known.title.partition(':')[0]} (format {format}) must not be trained on, say its authors "
+            f"({known.page}); evaluate on it, and give other training data."
+        )

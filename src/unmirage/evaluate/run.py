@@ -79,8 +79,12 @@ def opened(plan: Evaluation, backend: Backend, out: Path, ending: Mapping[str, A
     """The run folder of an evaluation, with what is planned written; UserError where it holds another one."""
     config = {**asdict(plan.subject), "backend": backend.identity, **ending}
     run = Run.open(out, "evaluate", config, {"plan": plan.digest()})
-    run.write_text("queries.jsonl", _lines(plan.queries))
-    run.write_text("variants.jsonl", _lines(plan.variants))
+    try:
+        run.write_text("queries.jsonl", _lines(plan.queries))
+        run.write_text("variants.jsonl", _lines(plan.variants))
+    except BaseException:
+        run.close()  # another try must find the folder free
+        raise
     return run
 
 
