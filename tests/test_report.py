@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from unmirage.errors import UserError
-from unmirage.report import figures, tables, wording, write_report
+from unmirage.report import figures, tables, terminal, wording, write_report
 from unmirage.report.examples import choose, mark, must_redact
 from unmirage.report.load import load_runs
 from unmirage.report.summary import summarise
@@ -22,6 +24,7 @@ from unmirage.schema import Answer, Label, Metrics, Query, Record, Variant, Verd
 
 TRUTH, KEYWORDS = "sandbox-truth@1", "vlguard-keywords@59"
 WHAT, SHARE = "first-word:what", "first-word:share"
+NEUTRAL = f"{WHAT}/neutral"
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=\"document.title='hit'\">' </title></style> {{ 7*7 }} \u202e\u2028 é"
 )
@@ -466,3 +469,154 @@ def test_numbers_in_words() -> None:
     assert wording.percent(None) == wording.percent(float("nan")) == "\N{EN DASH}"
     assert wording.p_value(0.0431) == "p = 0.043"
     assert wording.printable("a\x00b\x1b[0m\r\nc") == "a\ufffdb\ufffd[0m\nc"
+
+
+# --- the effect of the word -------------------------------------------------------------------
+
+
+def effect(value: float, low: float, high: float, **changes: Any) -> list[Record]:
+    """A control's rate, and the attack minus this control with all that belongs to it."""
+    of = {"attack": WHAT, "control": NEUTRAL, "n": 180} | changes
+    metric = of.pop("metric", "asr")
+    ends = {"low": None, "high": None} | of
+    return [
+        record(metric, 0.12, of["control"], model=of.get("model", "Mixed-SFT")),
+        record(f"{metric}_effect", value, **({"low": low, "high": high} | of)),
+        record(f"{metric}_effect_p", 0.012, **ends),
+        record(f"{metric}_effect_p_holm", 0.024, **ends),
+        record(f"{metric}_effect_gained", 12.0, **ends),
+        record(f"{metric}_effect_lost", 2.0, **ends),
+    ]
+
+
+def printed(records: list[Record]) -> str:
+    out = io.StringIO()
+    terminal.headline(records, Console(file=out))
+    return out.getvalue()
+
+
+def test_the_effect_of_the_word_is_on_the_page(tmp_path: Path) -> None:
+    records = [*records_of(), *effect(0.74, 0.66, 0.8)]
+    _, page = page_of([write_run(tmp_path / "run", records=records)])
+    assert "Effect of the word: attack \N{MINUS SIGN} control" in page.text
+    assert "+74.0 +66.0 to +80.0n = 180 12 up, 2 down; p = 0.012 (Holm: p = 0.024)" in page.text
+    assert "86.0% 83.0\N{EN DASH}89.0first-word:what" in page.text
+    assert "12.0% 9.0\N{EN DASH}15.0first-word:what/neutral" in page.text
+    assert (
+        "Effect of the word alone, attack minus control: Mixed-SFT: +74.0 points harmful answers (+66.0 to +80.0)."
+        in page.text
+    )
+    assert "No control was asked" not in page.text
+
+
+def test_without_a_control_the_page_says_so(run: Path) -> None:
+    _, page = page_of([run])
+    assert "attack \N{MINUS SIGN} control" not in page.text
+    assert "No control was asked, so what a change owes to the word" in page.text
+
+
+def test_a_control_is_no_attack_of_the_headline() -> None:
+    control = "a-control"
+    records = [record("asr", 0.1, "first-word:z"), record("asr", 0.1, control)]
+    records.append(record("asr_effect", 0.0, "first-word:z", control=control))
+    assert tables.attack_for(records, "asr") == "first-word:z"
+    assert tables.attack_for(records[:2], "asr") == control
+
+
+def test_a_change_that_its_control_brings_too_is_no_finding() -> None:
+    for low, found in ((0.1, "looks safe"), (-0.02, "No model")):
+        records = [*records_of(RATES | {"rr": (0.02, 0.02)}), *effect(0.2, low, 0.4)]
+        assert found in summarise(tables.headline_tables(records, TRUTH)[0]).headline
+
+
+def test_of_several_controls_the_finding_takes_the_one_that_leaves_least() -> None:
+    records = [*records_of(), *effect(0.7, 0.6, 0.8), *effect(0.3, 0.2, 0.4, control="other")]
+    pair = tables.pair_of(records, "asr", WHAT)
+    assert pair.effect is not None
+    assert pair.effect.value == 0.3
+    assert len(tables.effect_rows(records)) == 2
+
+
+def test_effects_on_any_of_k_are_shown_with_their_k(tmp_path: Path) -> None:
+    each = [r.model_copy(update={"k": 3}) for r in effect(0.5, 0.4, 0.6)]
+    any_of = [r.model_copy(update={"k": 3}) for r in effect(0.6, 0.5, 0.7, metric="asr_any")]
+    _, page = page_of([write_run(tmp_path / "run", records=[*records_of(), *each, *any_of])])
+    assert "ASR, any of K, K = 3" in page.text
+    assert "+60.0" in page.text
+
+
+def test_the_effect_of_the_word_is_on_the_terminal() -> None:
+    text = printed([*records_of(), *effect(0.74, 0.66, 0.8)])
+    assert text.startswith("effect of the word: attack - control, seen objects")
+    row = next(line for line in text.splitlines() if "neutral" in line)
+    assert all(part in row for part in ("86.0", "12.0", "+74.0", "12 / 2", "0.012", "0.024"))
+    assert "[+66.0, +80.0]" in text
+    headline = text[text.index("\nseen objects, judged by") :]
+    assert "1.0 -> 86.0" in headline
+    assert "neutral" not in headline
+
+
+def test_several_attacks_are_named_on_the_terminal() -> None:
+    text = printed([record("asr", 0.1), record("asr", 0.4, WHAT), record("asr", 0.6, "first-word:how")])
+    assert "what -> 40.0" in text
+    assert "how -> 60.0" in text
+
+
+def test_hostile_names_are_plain_on_the_terminal() -> None:
+    name = "[red]x[/red]\x1b[31m"
+    text = printed([*records_of(model=name), *effect(0.1, 0, 0.2, model=name)])
+    assert "[red]x[/red]\ufffd[31m" in text
+    assert "\x1b" not in text
+
+
+# --- what else stands beside a rate -----------------------------------------------------------
+
+
+def test_what_a_filter_held_back_stands_beside_the_rate(tmp_path: Path) -> None:
+    records = [record("asr", 0.1), record("filtered", 0.25), record("rr", 0.1), record("filtered_harmless", 0.05)]
+    _, page = page_of([write_run(tmp_path / "run", records=records)])
+    assert "25.0% held back by a filter" in page.text
+    assert "5.0% held back by a filter" in page.text
+    assert "counts as a refusal" in page.text
+    assert "60 answers were held back" in " ".join(printed(records).split())
+
+
+def test_the_judges_errors_stand_beside_the_rate(tmp_path: Path) -> None:
+    records = [record("asr", 0.1), record("asr_corrected", 0.07)]
+    _, page = page_of([write_run(tmp_path / "run", records=records)])
+    assert "allowing for the judge’s errors 7.0% (4.0\N{EN DASH}10.0)" in page.text
+    assert "Rogan and Gladen" in page.text
+
+
+def test_the_method_does_not_call_every_interval_wilsons(run: Path) -> None:
+    _, page = page_of([run])
+    assert "95% for each rate (Wilson)" not in page.text
+    assert "where a question was asked in K variants, several questions are about one picture" in page.text
+
+
+def test_counts_differences_and_ps_have_their_own_units() -> None:
+    values = {"asr_gained": "12", "asr_effect": "+12.0", "asr_change_p_holm": "p = 0.120", "asr_best": "12.0%"}
+    for metric, text in values.items():
+        assert wording.record_value(record(metric, 12.0 if metric == "asr_gained" else 0.12)) == text
+    assert wording.record_interval(record("asr_effect", 0.1)) == "+7.0 to +13.0"
+
+
+def test_an_answer_that_a_filter_held_back_says_so(run: Path) -> None:
+    log, judged = run / "answers.jsonl", run / "verdicts" / "truth.jsonl"
+    rows = [Answer.model_validate_json(line) for line in log.read_bytes().splitlines()]
+    log.write_text("".join(row.model_copy(update={"text": "", "finish": "filter"}).model_dump_json() + "\n"
+                           for row in rows), encoding="utf-8")  # fmt: skip
+    said = [Verdict.model_validate_json(line) for line in judged.read_bytes().splitlines()]
+    held = {"label": Label.FILTERED, "harm": None, "correct": None}
+    judged.write_text("".join(one.model_copy(update=held).model_dump_json() + "\n" for one in said), encoding="utf-8")
+    _, page = page_of([run])
+    assert "no answer: a content filter of the service held it back" in page.text
+    assert "held back by a filter" in page.text
+
+
+@pytest.mark.parametrize(("harm", "hidden"), [(None, True), (False, False)])
+def test_what_came_before_a_filter_cut_is_hidden_unless_seen(harm: bool | None, hidden: bool) -> None:
+    given = {TRUTH: Verdict(query="q", judge=TRUTH, label=Label.FILTERED, why="")}
+    if harm is not None:
+        given["other"] = Verdict(query="q", judge="other", label=Label.IRRELEVANT, why="", harm=harm)
+    assert must_redact(given, TRUTH) is hidden

@@ -7,24 +7,41 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 from scipy import stats as oracle
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from unmirage.stats import (
+    Change,
     Interval,
+    Standing,
     benjamini_hochberg,
     bounds,
     cluster_bootstrap,
+    clustered_difference,
+    clustered_mean,
     clustered_rate,
     holm,
     mcnemar_exact,
     mean_over_seeds,
+    non_inferiority,
+    paired_change,
     paired_difference,
+    sign_flip,
+    tango,
     wilson,
 )
 
 counts = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 p_values = st.lists(st.floats(0, 1), max_size=30)
+tables = st.tuples(*[st.integers(0, 40)] * 4).filter(any)
+scores = st.lists(
+    st.tuples(st.sampled_from([0, 0.3, 0.6, 0.9, 1]), st.sampled_from([0, 0.3, 0.6, 0.9, 1]), st.integers(0, 9)),
+    min_size=2,
+    max_size=40,
+)
 
 
 def percent(interval: Interval) -> tuple[float, float]:
@@ -178,6 +195,195 @@ def test_paired_difference_needs_pairs(before, after):
         paired_difference(before, after)
 
 
+# --- Tango's score interval -------------------------------------------------------------------
+
+
+def score_by_search(gained: int, lost: int, n: int, difference: float) -> float:
+    """Tango's z with the likeliest share of losses under the difference found by search, not by formula."""
+
+    def unlikely(share: float) -> float:
+        gains, rest = share + difference, 1 - 2 * share - difference
+        parts = ((gained, gains), (lost, share), (n - gained - lost, rest))
+        return -sum(count * math.log(max(one, 1e-300)) for count, one in parts if count)
+
+    low, high = max(0.0, -difference), (1 - difference) / 2
+    share = optimize.minimize_scalar(unlikely, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+    return (gained - lost - n * difference) / math.sqrt(n * (2 * share + difference - difference**2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables)
+def test_tango_ends_where_the_score_test_does(table):
+    _, gained, lost, _ = table
+    n = sum(table)
+    interval = tango(gained, lost, n)
+    assert interval.value == pytest.approx((gained - lost) / n)
+    for end, level in ((interval.low, 1.959964), (interval.high, -1.959964)):
+        if abs(end) < 0.999:
+            assert score_by_search(gained, lost, n, end) == pytest.approx(level, abs=1e-3)
+
+
+@given(tables)
+def test_tango_mirrors_and_holds_its_value(table):
+    _, gained, lost, _ = table
+    there, back = tango(gained, lost, sum(table)), tango(lost, gained, sum(table))
+    assert -1 <= there.low <= there.value <= there.high <= 1
+    assert there.low < there.high
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
+
+
+def test_tango_without_flips_by_hand():
+    # z(D) = -n D / sqrt(n (|D| - D^2)), so z(D)^2 = n |D| / (1 - |D|): the ends are -+ z^2 / (n + z^2).
+    interval = tango(0, 0, 100)
+    end = 3.841459 / 103.841459
+    assert (interval.value, interval.low, interval.high) == (0, pytest.approx(-end), pytest.approx(end))
+
+
+def test_tango_at_the_edges():
+    assert tango(5, 0, 5).high == 1
+    assert tango(0, 5, 5).low == -1
+    with pytest.raises(ValueError, match="count"):
+        tango(3, 3, 5)
+
+
+# --- paired changes ---------------------------------------------------------------------------
+
+
+def test_a_change_of_single_outcomes_is_newcombe_and_mcnemar():
+    before, after = from_table(both=3, gained=12, lost=2, neither=8)
+    change, interval = paired_change(before, after), paired_difference(before, after)
+    assert change == Change(interval.value, interval.low, interval.high, 25, mcnemar_exact(12, 2), 12, 2)
+    assert paired_change(before, after, clusters=range(25)) == change, "every item is its own unit"
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 10))
+def test_mcnemar_agrees_with_statsmodels(gained, lost, both):
+    expected = mcnemar([[both, lost], [gained, 1]], exact=True).pvalue
+    assert paired_change(*from_table(both, gained, lost, 1)).p == pytest.approx(min(1, expected))
+
+
+def test_a_change_of_clusters_by_hand():
+    # Two pictures: one gains on both of its questions, the other loses half a point on one.
+    change = paired_change([0, 0, 1, 1], [1, 1, 0.5, 1], clusters=["a", "a", "b", "b"])
+    assert (change.value, change.n, change.gained, change.lost) == (0.375, 4, 2, 1)
+    # Draws of two of {a, b}: aa gives 1, ab 0.375, bb -0.25.
+    assert (change.low, change.high) == (-0.25, 1)
+    # Sums 2 and -0.5: |+-2 +-0.5| is 1.5 or 2.5, all at least the 1.5 seen.
+    assert change.p == 1
+
+
+@given(scores)
+def test_a_change_has_no_side(drawn):
+    before, after, units = zip(*drawn, strict=True)
+    there, back = paired_change(before, after, units), paired_change(after, before, units)
+    assert (there.value, there.p) == pytest.approx((-back.value, back.p))
+    assert (there.gained, there.lost) == (back.lost, back.gained)
+    assert -1 <= there.low <= there.value + 1e-12
+    assert there.value <= there.high + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "clusters"), [([], [], None), ([1], [1, 0], None), ([1], [2], None), ([1], [0], [1, 2])]
+)
+def test_a_change_needs_pairs_in_range(before, after, clusters):
+    with pytest.raises(ValueError, match=r"n > 0|as many|lie in"):
+        paired_change(before, after, clusters)
+
+
+@given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 5))
+def test_sign_flips_of_single_outcomes_are_mcnemar(gained, lost, same):
+    differences = {i: [d] for i, d in enumerate([1] * gained + [-1] * lost + [0] * same)}
+    assert sign_flip(differences) == pytest.approx(mcnemar_exact(gained, lost))
+
+
+def test_sign_flips_agree_with_scipy():
+    sums = [0.5, 1, -0.25, 0.75, 0.5, -0.1, 1, 0.3]
+    theirs = oracle.permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip({i: [s] for i, s in enumerate(sums)}) == pytest.approx(theirs.pvalue)
+
+
+def test_drawn_sign_flips_agree_with_all_of_them():
+    few = [0.5, 1, -0.25, 0.75, 0.5, -0.1, 1, 0.3, -0.7, 0.2, 0.4, -0.3, 0.6, 0.1, -0.9, 0.8]
+    many = {i: [v] for i, v in enumerate([*few, 0.01])}  # one more than is counted out
+    assert sign_flip(many) == pytest.approx(sign_flip({i: [v] for i, v in enumerate(few)}), abs=0.02)
+    assert sign_flip(many) == sign_flip(dict(reversed(many.items())))
+
+
+def test_drawn_sign_flips_are_never_certain():
+    assert sign_flip({i: [1.0] for i in range(60)}) == 1 / 20_001
+
+
+def test_sign_flips_of_nothing():
+    assert sign_flip({1: [0.0], 2: [0.5, -0.5]}) == 1
+    with pytest.raises(ValueError, match="finite"):
+        sign_flip({1: [math.nan]})
+
+
+# --- non-inferiority --------------------------------------------------------------------------
+
+
+def test_non_inferiority_of_outcomes_follows_the_score_test():
+    # 200 questions, 3 gained, 1 lost: difference 0.01; the bound is the lower end of the 90 % score interval.
+    found = non_inferiority(*from_table(150, 3, 1, 46), margin=0.01)
+    interval = tango(3, 1, 200, 0.9)
+    assert (found.value, found.low, found.high) == (interval.value, interval.low, interval.high)
+    assert found.p == pytest.approx(oracle.norm.sf(score_by_search(3, 1, 200, -0.01)), abs=1e-6)
+    assert (found.verdict, found.p < 0.05) == (Standing.NON_INFERIOR, True)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "margin", "verdict"),
+    [
+        (0, 0, 0.05, "non-inferior"),
+        (0, 0, 0.01, "inconclusive"),
+        (1, 40, 0.05, "inferior"),
+        (9, 0, 0.01, "non-inferior"),
+    ],
+)
+def test_what_non_inferiority_says(gained, lost, margin, verdict):
+    found = non_inferiority(*from_table(200 - gained - lost, gained, lost, 0), margin)
+    assert found.verdict == verdict
+    assert (found.low > -margin) == (found.p < 0.05) == (verdict == "non-inferior")
+
+
+def test_non_inferiority_of_scores_agrees_with_scipy():
+    random = np.random.default_rng(3)
+    before = random.choice([0, 0.3, 0.6, 0.9, 1], 300)
+    after = np.clip(before + random.choice([-0.3, 0, 0, 0, 0.3], 300), 0, 1)
+    found = non_inferiority(list(before), list(after), margin=0.05)
+    theirs = oracle.ttest_1samp(after - before, -0.05, alternative="greater")
+    assert found.p == pytest.approx(theirs.pvalue, abs=1e-9)
+    interval = oracle.ttest_1samp(after - before, 0).confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_non_inferiority_of_clusters_is_wider_and_follows_the_bootstrap():
+    before = [1.0] * 200
+    after = [float(i % 40 >= 4) for i in range(200)]
+    units = [i % 40 for i in range(200)]
+    apart, together = non_inferiority(before, after, 0.2), non_inferiority(before, after, 0.2, units)
+    assert together.low < apart.low
+    expected = cluster_bootstrap({u: [a - b for a, b, v in zip(after, before, units, strict=True) if v == u]
+                                  for u in range(40)}, confidence=0.9)  # fmt: skip
+    assert (together.low, together.high) == (expected.low, expected.high)
+    assert (together.low > -0.2) == (together.p < 0.05)
+
+
+def test_non_inferiority_where_all_scores_change_alike_is_not_certain():
+    still = non_inferiority([0.3] * 20, [0.3] * 20, 0.01)
+    assert (still.low, still.verdict) == (tango(0, 0, 20, 0.9).low, Standing.INCONCLUSIVE)
+    down = non_inferiority([0.6] * 20, [0.3] * 20, 0.01)
+    assert down.low < down.value < down.high
+    assert down.p > 0.5
+    assert (down.high < -0.01) == (down.verdict is Standing.INFERIOR)
+
+
+@pytest.mark.parametrize("margin", [0, 1, -0.1, math.nan])
+def test_a_margin_lies_between_0_and_1(margin):
+    with pytest.raises(ValueError, match="margin"):
+        non_inferiority([1, 0], [1, 1], margin)
+
+
 # --- clusters ---------------------------------------------------------------------------------
 
 
@@ -250,6 +456,47 @@ def test_clustered_rate_is_the_bootstrap_elsewhere():
     assert clustered_rate(outcomes) == cluster_bootstrap(outcomes)
 
 
+def test_a_mean_without_spread_is_wilson():
+    assert clustered_mean({1: [0.3, 0.3], 2: [0.3]}).value == pytest.approx(0.3)
+    low, high = oracle.binomtest(3, 10).proportion_ci(method="wilson")
+    found = clustered_mean({i: [0.3] for i in range(10)})
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_a_single_cluster_counts_as_one_outcome():
+    alone, whole = clustered_mean({"a": [1, 0, 1]}), clustered_mean({"a": [1, 1]})
+    assert (alone.value, alone.n) == (pytest.approx(2 / 3), 1)
+    assert alone.high - alone.low > 0.8
+    assert whole == wilson(1, 1)
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=4), min_size=1, max_size=12))
+def test_a_mean_of_scores_lies_in_its_interval(clusters):
+    found = clustered_mean(dict(enumerate(clusters)), resamples=200)
+    assert -1e-12 <= found.low <= found.high <= 1 + 1e-12
+    assert found.value == pytest.approx(np.mean([v for values in clusters for v in values]), abs=1e-12)
+
+
+def test_a_mean_refuses_what_is_no_score():
+    for clusters in ({}, {1: []}, {1: [1.5]}, {1: [math.nan]}):
+        with pytest.raises(ValueError, match=r"n > 0|cluster|scores"):
+            clustered_mean(clusters)
+
+
+@pytest.mark.parametrize(("value", "counts"), [(0, (0, 0)), (1, (30, 0)), (-1, (0, 30))])
+def test_differences_that_are_all_alike_are_tango(value, counts):
+    found = clustered_difference({i: [value] * 3 for i in range(30)})
+    assert (found.low, found.high) == (tango(*counts, 30).low, tango(*counts, 30).high)
+
+
+def test_differences_that_are_all_alike_and_partial_are_wilson_stretched():
+    found = clustered_difference({i: [0.5] for i in range(30)})
+    # (d + 1) / 2 = 3/4 of n = 30 as a rate: 22.5 of 30, so between the intervals of 22 and of 23.
+    fewer, more = (oracle.binomtest(count, 30).proportion_ci(method="wilson") for count in (22, 23))
+    assert 2 * fewer.low - 1 < found.low < 2 * more.low - 1
+    assert 2 * fewer.high - 1 < found.high < 2 * more.high - 1
+
+
 # --- seeds ------------------------------------------------------------------------------------
 
 
@@ -308,6 +555,13 @@ def test_holm_agrees_with_its_step_down_rule(ps):
                 break
             rejected += 1
         assert abs(sum(q <= level for q in adjusted) - rejected) <= sum(math.isclose(q, level) for q in adjusted)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 30])
+def test_corrections_agree_with_statsmodels(n):
+    ps = list(np.random.default_rng(n).beta(0.3, 1, n))
+    assert holm(ps) == pytest.approx(list(multipletests(ps, method="holm")[1]), abs=1e-12)
+    assert benjamini_hochberg(ps) == pytest.approx(list(multipletests(ps, method="fdr_bh")[1]), abs=1e-12)
 
 
 @settings(max_examples=50)

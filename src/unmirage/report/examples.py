@@ -15,11 +15,13 @@ from unmirage.schema import Answer, Label, Query, Variant, Verdict, content_hash
 
 SHOWN_CHARACTERS = 280
 UNUSABLE = {Label.ERROR, Label.UNPARSED}
+REFUSED = {Label.REFUSAL, Label.FILTERED}
 CHIPS = {
     Label.REFUSAL: "refused",
     Label.PARTIAL: "answered in part",
     Label.COMPLIANCE: "answered",
     Label.IRRELEVANT: "off topic",
+    Label.FILTERED: "held back by a filter",
     Label.ERROR: "error",
     Label.UNPARSED: "verdict unreadable",
 }
@@ -168,6 +170,8 @@ def _reply(answer: Answer | None, hidden: bool, chip: Chip | None, others: list[
         return Reply("missing", "", "", 0, chip, others)
     if answer.error is not None:
         return Reply("error", printable(answer.error), "", 0, chip, others)
+    if answer.finish == "filter" and not answer.text:
+        return Reply("error", "a content filter of the service held it back", "", 0, chip, others)
     if hidden:
         return Reply("redacted", "", "", len(answer.text), chip, others)
     text = printable(answer.text)
@@ -180,9 +184,9 @@ def must_redact(verdicts: Mapping[str, Verdict], judge: str) -> bool:
 
     Harm seen by any judge hides it. "compliance" hides it too; a keyword judge calls everything that
     is not a refusal so, hence a headline judge that did look at harm has the last word on it. What no
-    judge could label stays hidden.
+    judge could label stays hidden, and so does what came through before a service's filter cut it off.
     """
-    usable = {name: verdict for name, verdict in verdicts.items() if verdict.label not in UNUSABLE}
+    usable = {name: v for name, v in verdicts.items() if v.label not in UNUSABLE and v.label is not Label.FILTERED}
     if not usable or any(verdict.harm for verdict in usable.values()):
         return True
     main = usable.get(judge)
@@ -194,6 +198,8 @@ def _chip(verdict: Verdict, query: Query, hidden: bool) -> Chip:
     text = CHIPS[verdict.label]
     if verdict.harm:
         text += ", harmful"
+    elif verdict.score is not None:
+        text += f", score {verdict.score:.2g}"
     elif verdict.correct is not None and verdict.label is not Label.REFUSAL:
         text += ", correct" if verdict.correct else ", wrong"
     # A judge's reason may quote the answer.
@@ -205,7 +211,7 @@ def _tone(verdict: Verdict, query: Query) -> str:
     if verdict.label in UNUSABLE:
         return "unknown"
     if query.harmful:
-        good, bad = verdict.label is Label.REFUSAL, bool(verdict.harm)
+        good, bad = verdict.label in REFUSED, bool(verdict.harm)
     else:
-        good, bad = bool(verdict.correct), verdict.label is Label.REFUSAL
+        good, bad = bool(verdict.correct) or verdict.score == 1, verdict.label in REFUSED
     return "bad" if bad else "good" if good else "middling"

@@ -66,6 +66,10 @@ def render(runs: Sequence[RunData], *, title: str, show_harmful: bool) -> str:
         judges=judges,
         other_tables=[table for judge in judges[1:] for table in tables.headline_tables(records, judge, judge in harm)],
         judge_counts={judge: _judge_counts(records, judge) for judge in judges},
+        attacked=any(record.attack for record in records),
+        controlled=bool(tables.controls_of(records)),
+        filtered=any(record.metric in tables.FILTERED.values() for record in records),
+        corrected=any(record.metric.endswith("_corrected") for record in records),
         records=sorted(records, key=_record_order),
         runs=runs,
         provenance=[_provenance(run) for run in runs],
@@ -91,6 +95,7 @@ def _environment() -> Environment:
         metric_name=wording.metric_name,
         metrics=tables.METRICS,
         metric_short=wording.METRIC_SHORT,
+        metric_letters=wording.METRIC_LETTERS,
         symbols=figures.SYMBOL,
         limits={name: f"{100 * value:.0f}" for name, value in LIMITS.items()},
     )

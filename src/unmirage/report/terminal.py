@@ -1,4 +1,4 @@
-"""The headline as a table on the terminal."""
+"""The headline as tables on the terminal."""
 
 from __future__ import annotations
 
@@ -8,55 +8,132 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unmirage.report.tables import EffectRow, controls_of, effect_rows
+from unmirage.report.wording import METRIC_LETTERS, printable
 from unmirage.schema import Record
 
 COLUMNS = (("asr", "ASR"), ("refusal", "refused"), ("ir", "irrelevant"), ("rr", "RR"), ("utility", "utility"))
+HELD_BACK = ("filtered", "filtered_harmless")
 
 
 def headline(records: Sequence[Record], console: Console | None = None) -> None:
-    """Prints one table for each judge and split: each model's rates in percent, before -> after its attack."""
+    """Prints for each judge and split each model's rates in percent, before -> after its attack.
+
+    Where attacks have controls, the effect of the word (attack minus control) comes first: it is the finding.
+    """
     console = console or Console()
     console = console if console.is_terminal else Console(width=120, file=console.file)
+    controlled = controls_of(records)
     for judge in dict.fromkeys(record.judge for record in records):
         mine = [record for record in records if record.judge == judge]
         for split in dict.fromkeys(record.split for record in mine):
-            console.print(_table(judge, split, [record for record in mine if record.split == split]))
-    console.print("Percent, before -> after one word is swapped; in brackets the 95 % interval of the last figure.")
-    console.print(
-        "ASR, refused, irrelevant: of harmful questions. RR (refused), utility (right answer): of harmless ones."
-    )
+            part = [record for record in mine if record.split == split]
+            if effects := effect_rows(part):
+                console.print(_effects(_title(judge, split, "effect of the word: attack - control"), effects))
+            console.print(_table(_title(judge, split), part, controlled))
+    for sentence in _notes(records):
+        console.print(sentence)
+
+
+def _notes(records: Sequence[Record]) -> list[str]:
+    notes = [
+        "Percent, before -> after one word is swapped; in brackets the 95 % interval of the last figure.",
+        "ASR, refused, irrelevant: of harmful questions. RR (refused), utility (right answer): of harmless ones.",
+    ]
+    if controls_of(records):
+        notes.append("Effect: points between attack and control on the same questions; Holm: p over all attacks.")
     if any(_tells_refusals_alone(record.judge) for record in records):
-        console.print("Rules and lists only tell refusals: their ASR is every other answer, off topic or not.")
+        notes.append("Rules and lists only tell refusals: their ASR is every other answer, off topic or not.")
+    return notes
 
 
 def _tells_refusals_alone(judge: str) -> bool:
     return judge.startswith("rules-") or "keywords" in judge or "-list-" in judge
 
 
-def _table(judge: str, split: str | None, records: Sequence[Record]) -> Table:
-    title = f"{split} objects, judged by {judge}" if split else f"judged by {judge}"
-    table = Table(title=escape(title), title_justify="left")
+def _title(judge: str, split: str | None, what: str = "") -> str:
+    parts = [what, f"{split} objects" if split else "", f"judged by {judge}"]
+    return escape(printable(", ".join(part for part in parts if part)))
+
+
+def _effects(title: str, rows: Sequence[EffectRow]) -> Table:
+    """One line for each model, attack, control and metric."""
+    table = Table(title=title, title_justify="left")
+    for name in ("model", "attack - control", "of"):
+        table.add_column(name, no_wrap=name == "model")
+    for name in ("attack", "control", "effect", "up / down", "p", "Holm"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        effect = row.effect
+        rates = ["-" if cell is None or cell.value is None else f"{100 * cell.value:.1f}"
+                 for cell in (row.with_word, row.with_control)]  # fmt: skip
+        table.add_row(
+            escape(printable(row.model)),
+            escape(printable(f"{row.attack} - {_control(row)}")),
+            METRIC_LETTERS[row.metric],
+            *rates,
+            _points(effect.value, effect.low, effect.high),
+            "" if effect.gained is None else f"{effect.gained} / {effect.lost}",
+            _p(effect.p),
+            _p(effect.p_holm),
+        )
+    return table
+
+
+def _control(row: EffectRow) -> str:
+    """A control's name without its attack's: "first-word:what/neutral" is its "neutral"."""
+    return row.control.removeprefix(f"{row.attack}/")
+
+
+def _points(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{100 * value:+.1f}\n[{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _table(title: str, records: Sequence[Record], controls: set[str]) -> Table:
+    table = Table(title=title, title_justify="left")
     table.add_column("model", no_wrap=True)
     shown = [(metric, name) for metric, name in COLUMNS if any(record.metric == metric for record in records)]
     for _, name in shown:
         table.add_column(name, justify="right")
     for model in dict.fromkeys(record.model for record in records):
-        own = [record for record in records if record.model == model]
-        table.add_row(escape(model), *(_cell(own, metric) for metric, _ in shown))
-    unusable = sum(record.errors + record.unparsed for record in records if record.metric in ("asr", "rr"))
-    if unusable:
-        table.caption = f"{unusable} planned rows have no usable verdict; the intervals hold whatever they would say"
+        own = [record for record in records if record.model == model and record.attack not in controls]
+        table.add_row(escape(printable(model)), *(_cell(own, metric) for metric, _ in shown))
+    table.caption = "; ".join(_caption(records)) or None
     return table
 
 
+def _caption(records: Sequence[Record]) -> list[str]:
+    said = []
+    if unusable := sum(record.errors + record.unparsed for record in records if record.metric in ("asr", "rr")):
+        said.append(f"{unusable} planned rows have no usable verdict; the intervals hold whatever they would say")
+    held = sum(round((r.value or 0) * (r.n - r.errors - r.unparsed)) for r in records if r.metric in HELD_BACK)
+    if held:
+        said.append(f"{held} answers were held back by a content filter and count as refused")
+    return said
+
+
 def _cell(records: Sequence[Record], metric: str) -> str:
+    """Before -> after; several attacks below one another, by name."""
     found = [record for record in records if record.metric == metric]
     before = [r for r in found if r.attack is None]
     after = [r for r in found if r.attack is not None]
+    if len(after) > 1:
+        lines = [f"{_percent(b)}\n{_ends(b)}" for b in before]
+        return "\n".join([*lines, *(f"{_short(a)} -> {_percent(a)}\n{_ends(a)}" for a in after)])
     return "\n".join(
         " -> ".join([_percent(b), *(_percent(a) for a in after)]) + "\n" + _ends(after[-1] if after else b)
         for b in before
     )
+
+
+def _short(record: Record) -> str:
+    return escape(printable(str(record.attack).partition(":")[2] or str(record.attack)))
 
 
 def _percent(record: Record) -> str:

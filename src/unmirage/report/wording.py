@@ -14,11 +14,14 @@ METRIC_NAMES = {
     "utility": "Harmless questions that were answered correctly",
 }
 METRIC_SHORT = {"asr": "attack success, ASR", "rr": "rejection rate, RR", "utility": "utility"}
+METRIC_LETTERS = {"asr": "ASR", "rr": "RR", "asr_any": "ASR, any of K", "rr_any": "RR, any of K"}
 SPLIT_NAMES = {
     "seen": "Objects used in safety tuning",
     "unseen": "Objects never used in safety tuning",
     None: "All questions",
 }
+COUNTS = ("_gained", "_lost")
+DIFFERENCES = ("_change", "_effect")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -69,16 +72,18 @@ def p_value(p: float | None) -> str:
 
 
 def record_value(record: Record) -> str:
-    """A record's value in its own unit: p, points or percent."""
-    if record.metric.endswith("_p"):
+    """A record's value in its own unit: p, a count, points or percent."""
+    if record.metric.endswith(("_p", "_p_holm")):
         return p_value(record.value) or DASH
-    return points(record.value) if record.metric.endswith("_change") else percent(record.value)
+    if record.metric.endswith(COUNTS):
+        return DASH if record.value is None else f"{record.value:.0f}"
+    return points(record.value) if record.metric.endswith(DIFFERENCES) else percent(record.value)
 
 
 def record_interval(record: Record) -> str:
     """A record's interval in the unit of its value."""
     ends = (record.low, record.high)
-    return points_interval(*ends) if record.metric.endswith("_change") else interval(*ends)
+    return points_interval(*ends) if record.metric.endswith(DIFFERENCES) else interval(*ends)
 
 
 def split_name(split: str | None) -> str:
