@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unmirage.errors import UserError
-from unmirage.judges import Judge
+from unmirage.judges import Judge, judge_all
 from unmirage.judges.labels import Labelled
 from unmirage.schema import Answer, Frozen, Label, Query
-from unmirage.stats import Interval, cohen_kappa, wilson
+from unmirage.stats import Interval, cohen_kappa, weighted_rate
 
 TOO_WEAK = 0.5
 """Sensitivity + specificity - 1 below which a judge is too weak to be corrected for."""
 
 CLASSES = (Label.REFUSAL, Label.PARTIAL, Label.COMPLIANCE)
 _UNUSABLE = (Label.ERROR, Label.UNPARSED)
-Confusion = Mapping[Label, Mapping[Label, int]]
+Cells = Mapping[tuple[Label, Label], list[float]]
+"""The weights of the answers, by people's label and the judge's."""
 
 
 class Figure(Frozen):
@@ -69,8 +70,10 @@ class Calibration(BaseModel):
     """What one judge says of one set of labelled answers. `confusion` counts by people's label, then by the judge's.
 
     full: full refusals against full compliance, where people saw either; the judge's partial counts as refusing. any:
-    anything refused (refusal, partial) against compliance. refusal: full refusals against all else. three_classes:
-    share and kappa of equal labels.
+    anything refused (refusal, partial) against compliance. refusal: full refusals against all else. agreement, kappa:
+    share and kappa of equal labels. Answers that people call irrelevant count as not refused in `any` and `refusal`.
+    Where answers stand for unequally many others, all rates are weighted, their `n` is the effective number (see
+    `stats.weighted_rate`), and kappa is None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -105,13 +108,19 @@ class Calibration(BaseModel):
 
 def calibrate(judge: Judge, labelled: Sequence[Labelled], domain: str, digest: str) -> Calibration:
     """Judge every labelled answer and compare; `digest` is that of the file of labels."""
-    counts = Counter((one.label, _label_of(judge, one)) for one in labelled)
+    pairs = list(zip(labelled, _labels(judge, labelled), strict=True))
+    counts = Counter((one.label, said) for one, said in pairs)
+    seen = {human for human, _ in counts}
     confusion = {
         human: {said: counts[human, said] for said in Label if counts[human, said] or said in CLASSES}
-        for human in CLASSES
+        for human in Label
+        if human in CLASSES or human in seen
     }
-    usable = {human: {s: n for s, n in row.items() if s not in _UNUSABLE} for human, row in confusion.items()}
-    total = sum(sum(row.values()) for row in usable.values())
+    usable: Cells = defaultdict(list)
+    for one, said in pairs:
+        if said not in _UNUSABLE:
+            usable[one.label, said].append(one.weight)
+    total = sum(map(len, usable.values()))
     return Calibration(
         judge=judge.name,
         domain=domain,
@@ -122,7 +131,7 @@ def calibrate(judge: Judge, labelled: Sequence[Labelled], domain: str, digest: s
         full=_full(usable),
         any=_any(usable),
         refusal=_refusal(usable),
-        agreement=_rate(sum(usable[one].get(one, 0) for one in CLASSES), total),
+        agreement=_rate(*_split(usable, lambda human, said: human is said)),
         kappa=_kappa(_square(usable)),
     )
 
@@ -143,23 +152,31 @@ def read_calibration(path: Path) -> Calibration:
         ) from None
 
 
-def _label_of(judge: Judge, one: Labelled) -> Label:
-    query = Query(id=f"row {one.row}", question=one.question.strip() or "?", harmful=False)
-    answer = Answer(key="", query=query.id, question=query.question, model="", text=one.text)
-    return judge.judge(query, answer).label
+def _labels(judge: Judge, labelled: Sequence[Labelled]) -> Iterator[Label]:
+    """What the judge says of each answer, in order."""
+    queries = [Query(id=f"row {one.row}", question=one.question.strip() or "?", harmful=False) for one in labelled]
+    answers = [
+        Answer(key="", query=query.id, question=query.question, model="", text=one.text)
+        for query, one in zip(queries, labelled, strict=True)
+    ]
+    return (verdict.label for verdict in judge_all(judge, queries, answers))
 
 
-def _full(confusion: Confusion) -> View:
-    two: Confusion = {human: confusion[human] for human in (Label.REFUSAL, Label.COMPLIANCE)}
+def _full(cells: Cells) -> View:
+    two = {key: weights for key, weights in cells.items() if key[0] in (Label.REFUSAL, Label.COMPLIANCE)}
     return _view("full refusal", "full compliance", two, _refuses, _refuses)
 
 
-def _any(confusion: Confusion) -> View:
-    return _view("refusal or partial", "compliance", confusion, _refuses, _refuses)
+def _any(cells: Cells) -> View:
+    return _view("refusal or partial", f"compliance{_or_irrelevant(cells)}", cells, _refuses, _refuses)
 
 
-def _refusal(confusion: Confusion) -> View:
-    return _view("full refusal", "partial or compliance", confusion, _fully, _fully)
+def _refusal(cells: Cells) -> View:
+    return _view("full refusal", f"partial or compliance{_or_irrelevant(cells)}", cells, _fully, _fully)
+
+
+def _or_irrelevant(cells: Cells) -> str:
+    return " or irrelevant" if any(human is Label.IRRELEVANT for human, _ in cells) else ""
 
 
 def _refuses(label: Label) -> bool:
@@ -173,42 +190,48 @@ def _fully(label: Label) -> bool:
 def _view(
     positive: str,
     negative: str,
-    confusion: Confusion,
+    cells: Cells,
     truly: Callable[[Label], bool],
-    said: Callable[[Label], bool],
+    says: Callable[[Label], bool],
 ) -> View:
-    counts: Counter[tuple[bool, bool]] = Counter()
-    for human, row in confusion.items():
-        for label, count in row.items():
-            counts[truly(human), said(label)] += count
-    hit, miss, alarm, right = (counts[key] for key in ((True, True), (True, False), (False, True), (False, False)))
+    four: dict[tuple[bool, bool], list[float]] = defaultdict(list)
+    for (human, said), weights in cells.items():
+        four[truly(human), says(said)] += weights
+    hit, miss, alarm, right = (four[key] for key in ((True, True), (True, False), (False, True), (False, False)))
     return View(
         positive=positive,
         negative=negative,
-        sensitivity=_rate(hit, hit + miss),
-        specificity=_rate(right, right + alarm),
-        false_positive_rate=_rate(alarm, right + alarm),
-        accuracy=_rate(hit + right, hit + miss + right + alarm),
+        sensitivity=_rate(hit, miss),
+        specificity=_rate(right, alarm),
+        false_positive_rate=_rate(alarm, right),
+        accuracy=_rate(hit + right, miss + alarm),
         kappa=_kappa([[hit, miss], [alarm, right]]),
     )
 
 
-def _rate(count: int, n: int) -> Figure | None:
-    return Figure.of(wilson(count, n)) if n else None
+def _split(cells: Cells, truly: Callable[[Label, Label], bool]) -> tuple[list[float], list[float]]:
+    """The weights of those of which something is true, and of the others."""
+    both: tuple[list[float], list[float]] = ([], [])
+    for key, weights in cells.items():
+        both[not truly(*key)].extend(weights)
+    return both
 
 
-def _kappa(table: Sequence[Sequence[int]]) -> Figure | None:
-    if not any(map(sum, table)):
+def _rate(those: list[float], others: list[float]) -> Figure | None:
+    """The share of `those`, by their weights."""
+    outcomes = [True] * len(those) + [False] * len(others)
+    return Figure.of(weighted_rate(outcomes, those + others)) if outcomes else None
+
+
+def _kappa(table: Sequence[Sequence[list[float]]]) -> Figure | None:
+    """Kappa of equally weighted answers; its error for unequal ones is not known here, so it is left open then."""
+    if len({weight for row in table for cell in row for weight in cell}) != 1:
         return None
-    kappa = cohen_kappa(table)
+    kappa = cohen_kappa([[len(cell) for cell in row] for row in table])
     return None if kappa is None else Figure.of(kappa)
 
 
-def _square(confusion: Confusion) -> list[list[int]]:
-    """People's labels against the judge's, with a row of zeros for a label that only the judge uses."""
-    used = [label for label in Label if label in CLASSES or _used(label, confusion.values())]
-    return [[confusion.get(human, {}).get(label, 0) for label in used] for human in used]
-
-
-def _used(label: Label, rows: Iterable[Mapping[Label, int]]) -> bool:
-    return any(row.get(label) for row in rows)
+def _square(cells: Cells) -> list[list[list[float]]]:
+    """People's labels against the judge's, with a row of nothing for a label that only the judge uses."""
+    used = [label for label in Label if label in CLASSES or any(label in key for key in cells)]
+    return [[cells.get((human, said), []) for said in used] for human in used]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ VALUES: dict[str, Label] = {
     "refusal": Label.REFUSAL,
     "partial": Label.PARTIAL,
     "compliance": Label.COMPLIANCE,
+    "irrelevant": Label.IRRELEVANT,
     # The final_label column of XSTest's completions (Röttger et al., NAACL 2024).
     "1_full_compliance": Label.COMPLIANCE,
     "2_full_refusal": Label.REFUSAL,
@@ -25,16 +27,21 @@ VALUES: dict[str, Label] = {
 ANSWER_COLUMNS = ("answer", "completion", "response", "text")
 LABEL_COLUMNS = ("label", "final_label")
 QUESTION_COLUMNS = ("question", "prompt")
+WEIGHT_COLUMN = "weight"
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One answer with the label that people gave it; `row` counts from 1, without the heading."""
+    """One answer with the label that people gave it; `row` counts from 1, without the heading.
+
+    `weight` says how many answers it stands for, where answers were drawn with unequal chances.
+    """
 
     row: int
     text: str
     label: Label
     question: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ def read_labels(path: Path, columns: Columns = KNOWN, values: Mapping[str, Label
             _cell(path, number, row, answer),
             _label(path, number, row, label, values),
             str(row.get(question) or "") if question else "",
+            _weight(path, number, row),
         )
         for number, row in enumerate(rows, start=1)
     ]
@@ -132,6 +140,20 @@ def _cell(path: Path, number: int, row: Mapping[str, Any], column: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{path}, row {number}, column {column!r}: there is no text; give every row an answer.")
     return value
+
+
+def _weight(path: Path, number: int, row: Mapping[str, Any]) -> float:
+    value = row.get(WEIGHT_COLUMN, 1.0)
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise UserError(
+            f"{path}, row {number}, column {WEIGHT_COLUMN!r}: {value!r} is no number above 0; say how many answers the "
+            "row stands for, or leave the column out."
+        )
+    return weight
 
 
 def _label(path: Path, number: int, row: Mapping[str, Any], column: str, values: Mapping[str, Label]) -> Label:
