@@ -116,7 +116,8 @@ def test_a_broken_list_is_one_sentence(tmp_path, name, content, said):
 
 
 def test_judges_by_name():
-    assert {"rules", "vlguard", "keywords", "truth", *published()} == set(JUDGES)
+    scored = {"choice", "vqa", "vqa-official", "vqa-textvqa", "vqa-vizwiz"}
+    assert {"rules", "vlguard", "keywords", "truth", *scored, *published()} == set(JUDGES)
     assert [judge.name for judge in judges_named(["vlguard", "keywords", "vlguard"])] == [vlguard_keywords().name]
     assert judge_named("vlguard") == vlguard_keywords()
     with pytest.raises(UserError, match="no judge is called 'wise'; choose among rules, vlguard"):

@@ -6,13 +6,13 @@ list or prompt, model), so two verdicts under one name were reached in the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from unmirage.errors import UserError
 from unmirage.schema import Answer, Label, Query, Verdict
 
-__all__ = ["Judge", "judge_all", "judged", "unjudged", "verdict_on"]
+__all__ = ["Judge", "judge_all", "judged", "several", "unjudged", "verdict_on"]
 
 
 class Judge(Protocol):
@@ -20,7 +20,8 @@ class Judge(Protocol):
 
     A judge may also have `judge_many(rows) -> Iterator[Verdict]`, which takes pairs of query and answer and yields
     their verdicts in order, where it can judge several faster than one by one; and `settled(text) -> bool`, which
-    tells whether its verdict on every answer that begins with this text is the same.
+    tells whether its verdict on every answer that begins with this text is the same. One whose verdicts take much time
+    or money has `costly` = True, and `sees_picture` = True where it looks at the query's picture, see `keeping`.
     """
 
     @property
@@ -42,13 +43,15 @@ def judge_all(judge: Judge, queries: Iterable[Query], answers: Iterable[Answer])
     """
     by_id = {query.id: query for query in queries}
     rows = [(_origin(answer, by_id), answer) for answer in answers]
-    several = getattr(judge, "judge_many", None)
-    if several is None:
-        yield from (judged(judge, query, answer) for query, answer in rows)
-        return
-    verdicts = several([(query, answer) for query, answer in rows if unjudged(judge, answer) is None])
+    verdicts = several(judge, [(query, answer) for query, answer in rows if unjudged(judge, answer) is None])
     for _, answer in rows:
         yield unjudged(judge, answer) or next(verdicts)
+
+
+def several(judge: Judge, rows: Sequence[tuple[Query, Answer]]) -> Iterator[Verdict]:
+    """The judge's verdicts on answers that it can look at, in order; together where it can."""
+    many: Callable[[Sequence[tuple[Query, Answer]]], Iterator[Verdict]] | None = getattr(judge, "judge_many", None)
+    return (judge.judge(query, answer) for query, answer in rows) if many is None else many(rows)
 
 
 def _origin(answer: Answer, by_id: Mapping[str, Query]) -> Query:

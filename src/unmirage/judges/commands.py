@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from unmirage.verbs import quiet_libraries
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from unmirage.judges.agreement import Dispute, Row
     from unmirage.judges.calibrate import Calibration, Figure, View
     from unmirage.judges.labels import Labelled
+    from unmirage.judges.registry import JudgeOptions
     from unmirage.schema import Record, Verdict
     from unmirage.stats import Interval
 
@@ -57,8 +60,40 @@ Judges = Annotated[
     list[str] | None,
     typer.Option(
         "--judge",
-        help="Name of a judge, such as rules (default), vlguard or gcg; may be repeated. `judge list` has all.",
+        help="Name of a judge, such as rules (default), vlguard, classifier:FOLDER, llama-guard:FOLDER or llm:MODEL; "
+        "may be repeated. `judge list` has all.",
     ),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-server",
+        metavar="URL",
+        help="Address of the server of llm: judges, such as http://localhost:8000; its key, where it needs one, is in "
+        "the environment variable OPENAI_API_KEY.",
+    ),
+]
+Concurrency = Annotated[int, typer.Option("--judge-concurrency", min=1, help="Requests to the judge at once.")]
+Timeout = Annotated[
+    float, typer.Option("--judge-timeout", min=0.1, help="Seconds until an attempt to ask the judge is given up.")
+]
+Picture = Annotated[bool, typer.Option("--judge-picture", help="Show llm: judges the picture too.")]
+Meanings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge-label",
+        metavar="NAME=LABEL",
+        help="What a class of a classifier: judge means, such as LABEL_1=refusal; may be repeated.",
+    ),
+]
+Pair = Annotated[
+    bool, typer.Option("--judge-pair", help="Give classifier: judges the question before the answer, as a pair.")
+]
+Policy = Annotated[
+    Path | None, typer.Option("--judge-policy", help="File with the policy of a shieldgemma: or llavaguard: judge.")
+]
+BatchSize = Annotated[
+    int, typer.Option("--judge-batch-size", min=1, help="Answers that a judge in this process reads at once.")
 ]
 Phrases = Annotated[
     list[Path] | None, typer.Option(help="File with a list of refusal phrases, as one more judge; may be repeated.")
@@ -84,13 +119,22 @@ def run_(
     show_harmful: Annotated[
         bool, typer.Option("--show-harmful", help="Show harmful answers; they are redacted otherwise.")
     ] = False,
+    server: Server = None,
+    concurrency: Concurrency = 8,
+    timeout: Timeout = 60.0,
+    picture: Picture = False,
+    meanings: Meanings = None,
+    pair: Pair = False,
+    policy: Policy = None,
+    batch_size: BatchSize = 16,
 ) -> None:
     """Judge a run's stored answers again; verdicts and metrics are replaced by those of the judges given."""
     from unmirage.evaluate import rejudge
     from unmirage.judges.calibrate import read_calibration
     from unmirage.report.terminal import headline
 
-    judges = _judges(names, phrases, data)
+    options = _options(server, concurrency, timeout, picture, meanings, pair, policy, batch_size)
+    judges = _judges(names, phrases, data, options)
     calibrations = [read_calibration(path) for path in calibration or []]
     records = rejudge(run, judges, calibrations)
     headline(records)
@@ -122,17 +166,29 @@ def calibrate_(
         list[str] | None,
         typer.Option(metavar="VALUE=LABEL", help="What a label means, such as no=refusal; may be repeated."),
     ] = None,
+    server: Server = None,
+    concurrency: Concurrency = 8,
+    timeout: Timeout = 60.0,
+    picture: Picture = False,
+    meanings: Meanings = None,
+    pair: Pair = False,
+    policy: Policy = None,
+    batch_size: BatchSize = 16,
 ) -> None:
     """Measure judges on labelled answers: sensitivity, specificity, agreement. XSTest's completions are known."""
     from unmirage.judges.calibrate import calibrate
+    from unmirage.judges.keeping import kept
     from unmirage.judges.labels import Columns, read_labels, read_values
+    from unmirage.progress import Bars
     from unmirage.runs import digest_file, write_json
 
     columns = Columns(answer_column, label_column, question_column)
     rows: list[Labelled] = read_labels(labels, columns, read_values(value or []))
     console = _console()
-    for one in _judges(names, phrases, None):
-        found = calibrate(one, rows, domain or labels.stem, digest_file(labels))
+    options = _options(server, concurrency, timeout, picture, meanings, pair, policy, batch_size)
+    for one in _judges(names, phrases, None, options):
+        with Bars() as bars:
+            found = calibrate(kept(one, out, bars.update), rows, domain or labels.stem, digest_file(labels))
         _tell_calibration(console, found)
         for warning in found.warnings():
             typer.echo(f"warning: {warning}", err=True)
@@ -145,22 +201,48 @@ def list_() -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from unmirage.judges.guards import GUARDS, NO_JUDGE
     from unmirage.judges.lists import published
-    from unmirage.judges.registry import JUDGES
+    from unmirage.judges.registry import JUDGES, MODELS
 
     table = Table("judge", "what it is", "licence", box=None, pad_edge=False)
     for name, entry in JUDGES.items():
         licence = published()[name].licence if name in published() else ""
         table.add_row(name, escape(entry.about), escape(licence))
+    for kind, model in MODELS.items():
+        table.add_row(f"{kind}:{model.what}", escape(model.about), "")
+    for kind, guard in GUARDS.items():
+        table.add_row(f"{kind}:FOLDER", escape(guard.about), "")
+    for kind, why in NO_JUDGE.items():
+        table.add_row(f"({kind})", escape(why), "")
     _console().print(table)
 
 
-def _judges(names: list[str] | None, phrases: list[Path] | None, data: list[Path] | None) -> list[Judge]:
+def _options(
+    server: str | None,
+    concurrency: int,
+    timeout: float,
+    picture: bool,
+    meanings: list[str] | None,
+    pair: bool,
+    policy: Path | None,
+    batch_size: int,
+) -> JudgeOptions:
+    from unmirage.judges.registry import JudgeOptions
+
+    return JudgeOptions(server, concurrency, timeout, picture, tuple(meanings or ()), pair, policy, batch_size)
+
+
+def _judges(
+    names: list[str] | None, phrases: list[Path] | None, data: list[Path] | None, options: JudgeOptions
+) -> list[Judge]:
     from unmirage.judges.lists import read_list
     from unmirage.judges.registry import judges_named
 
     wanted = names if names or phrases else ["rules"]
-    judges: list[Judge] = [*judges_named(wanted or [], data or []), *map(read_list, phrases or [])]
+    if any(":" in name for name in wanted or []):
+        quiet_libraries()
+    judges: list[Judge] = [*judges_named(wanted or [], data or [], options), *map(read_list, phrases or [])]
     return list({judge.name: judge for judge in judges}.values())
 
 
