@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unmirage.attacks.commands import attack
+from unmirage.attacks.commands import attack, search
 from unmirage.audit.commands import audit
+from unmirage.datasets.commands import data as data_app
+from unmirage.doctor.commands import doctor
 from unmirage.errors import UserError
 from unmirage.evaluate.commands import evaluate
+from unmirage.evaluate.compare_commands import compare
 from unmirage.judges.commands import judge as judge_app
+from unmirage.labelling.commands import label as label_app
 from unmirage.recipes.commands import recipe_app
 from unmirage.recipes.commands import run as run_recipe
+from unmirage.sets.commands import sets
 from unmirage.verbs import Format, Images, Model, Strict, load_queries, quiet_libraries
 
 if TYPE_CHECKING:
@@ -41,11 +46,17 @@ sandbox = typer.Typer(
 )
 app.add_typer(sandbox, name="sandbox")
 app.add_typer(audit, name="audit")
+app.add_typer(data_app, name="data")
 app.add_typer(judge_app, name="judge")
+app.add_typer(label_app, name="label")
 app.command()(attack)
+app.command()(search)
 app.command()(evaluate)
+app.command()(doctor)
+app.command()(compare)
 app.command("run")(run_recipe)
 app.add_typer(recipe_app, name="recipe")
+app.command()(sets)
 
 
 class Salience(StrEnum):
@@ -124,6 +135,9 @@ def align(
     strict: Strict = False,
 ) -> None:
     """Fine-tune a checkpoint for safety, or make it unlearn harmful answers."""
+    from unmirage.datasets import check_training
+
+    check_training(format.value)
     quiet_libraries()
     from unmirage.align import align, on_step
     from unmirage.align.config import read_settings

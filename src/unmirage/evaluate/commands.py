@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unmirage.backends.registry import AskingOptions, BackendName
+from unmirage.errors import UserError
+from unmirage.judges import commands as judging
 from unmirage.verbs import Format, Images, Strict, load_all, quiet_libraries, read_variants
 
 if TYPE_CHECKING:
@@ -38,8 +41,8 @@ def evaluate(
     judge: Annotated[
         list[str] | None,
         typer.Option(
-            help="keywords (default): VLGuard's list; rules; truth: sandbox data only; `judge list` has all. "
-            "May be repeated."
+            help="rules (default); vlguard, the published list; truth, for sandbox data; llm:MODEL, llama-guard:FOLDER "
+            "and others: `judge list` has all. May be repeated."
         ),
     ] = None,
     calibration: Annotated[
@@ -74,15 +77,32 @@ def evaluate(
         int, typer.Option(min=1, help="Questions asked at once of a model in this process; memory grows with it.")
     ] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that ask side by side a model in this machine, on a GPU each.")
+    ] = 1,
+    early_stop: Annotated[
+        bool,
+        typer.Option(
+            "--early-stop", help="End answers once the verdict is certain; for published lists as judges only."
+        ),
+    ] = False,
+    judge_server: judging.Server = None,
+    judge_concurrency: judging.Concurrency = 8,
+    judge_timeout: judging.Timeout = 60.0,
+    judge_picture: judging.Picture = False,
+    judge_label: judging.Meanings = None,
+    judge_pair: judging.Pair = False,
+    judge_policy: judging.Policy = None,
+    judge_batch_size: judging.BatchSize = 16,
     strict: Strict = False,
 ) -> None:
     """Ask a model the questions, before and under attack; judge and measure its answers."""
     from unmirage.backends.registry import open_backend
     from unmirage.evaluate import Evaluation, evaluate
     from unmirage.evaluate.measure import Subject
+    from unmirage.evaluate.sharded import evaluate_sharded
     from unmirage.judges.calibrate import read_calibration
-    from unmirage.judges.commands import tell_errors
-    from unmirage.judges.registry import judges_named
+    from unmirage.judges.registry import JudgeOptions, judges_named
     from unmirage.progress import Bars
     from unmirage.report.terminal import headline
 
@@ -91,14 +111,24 @@ def evaluate(
     queries = load_all(data, format.value, images, split or [], strict)
     subject = Subject(label or _name(model), method, seed, queries[0].data)
     plan = Evaluation(queries, read_variants(attack or [], queries), subject)
-    judges = judges_named(judge or ["keywords"], data)
-    calibrations = [read_calibration(path) for path in calibration or []]
-    if not is_served:
+    options = JudgeOptions(
+        judge_server, judge_concurrency, judge_timeout, judge_picture, tuple(judge_label or ()), judge_pair,
+        judge_policy, judge_batch_size,
+    )  # fmt: skip
+    if not is_served or any(":" in name for name in judge or ()):
         quiet_libraries()
+    judges = judges_named(judge or ["rules"], data, options)
+    calibrations = [read_calibration(path) for path in calibration or []]
+    make = partial(open_backend, model, asking)
+    if workers > 1 and (is_served or early_stop):
+        raise UserError("--workers is for whole answers of a model in this machine; a server has --concurrency.")
     with Bars() as bars:
-        records = evaluate(plan, open_backend(model, asking), judges, out, bars.update, calibrations)
+        if workers > 1:
+            records = evaluate_sharded(plan, make, out, workers, bars.update, judges, calibrations)
+        else:
+            records = evaluate(plan, make(), judges, out, bars.update, calibrations, early_stop=early_stop)
     headline(records)
-    tell_errors(calibrations, records)
+    judging.tell_errors(calibrations, records)
     _tell_unanswered(_answers(out))
     typer.echo(f"Metrics: {out / 'metrics.json'}")
 

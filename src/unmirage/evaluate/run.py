@@ -24,8 +24,12 @@ from unmirage.evaluate.correct import corrected
 from unmirage.evaluate.measure import Subject, measure
 from unmirage.judges import Judge, judge_all
 from unmirage.judges.calibrate import Calibration
+from unmirage.judges.keeping import kept
 from unmirage.runs import Run
 from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict, content_hash, latest
+
+ASKING = "asking"
+"""What progress calls it."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def evaluate(
     with opened(plan, backend, out, ending) as run:
         log, label = run.log("answers.jsonl"), plan.subject.model
         asker = Asker(backend, log, label, progress, every_row=True, settled=settled, cut_for=tuple(cut_for))
-        asker.ask(plan.prompts, "asking")
-        return _judge_and_measure(run, plan, judges, calibrations)
+        asker.ask(plan.prompts, ASKING)
+        return _judge_and_measure(run, plan, judges, calibrations, progress)
 
 
 def opened(plan: Evaluation, backend: Backend, out: Path, ending: Mapping[str, Any] = {}) -> Run:
@@ -88,7 +92,12 @@ def opened(plan: Evaluation, backend: Backend, out: Path, ending: Mapping[str, A
     return run
 
 
-def rejudge(out: Path, judges: Sequence[Judge], calibrations: Sequence[Calibration] = ()) -> list[Record]:
+def rejudge(
+    out: Path,
+    judges: Sequence[Judge],
+    calibrations: Sequence[Calibration] = (),
+    progress: Progress = lambda _what, _done, _planned: None,
+) -> list[Record]:
     """Judges an evaluation's stored answers again, without generating anything; corrects as `evaluate` does."""
     with Run.reopen(out) as run:
         queries = run.log("queries.jsonl").read(Query)
@@ -97,7 +106,7 @@ def rejudge(out: Path, judges: Sequence[Judge], calibrations: Sequence[Calibrati
         if run.manifest.command != "evaluate":
             raise UserError(f"{out} is a run of `{run.manifest.command}`; give the folder of an evaluation.")
         subject = Subject(config["model"], config["method"], config["seed"], config["data"])
-        return _judge_and_measure(run, Evaluation(queries, variants, subject), judges, calibrations)
+        return _judge_and_measure(run, Evaluation(queries, variants, subject), judges, calibrations, progress)
 
 
 def _lines(models: Sequence[BaseModel]) -> str:
@@ -117,12 +126,12 @@ def _all_settled(judges: Sequence[Judge]) -> Settled:
 
 
 def _judge_and_measure(
-    run: Run, plan: Evaluation, judges: Sequence[Judge], calibrations: Sequence[Calibration]
+    run: Run, plan: Evaluation, judges: Sequence[Judge], calibrations: Sequence[Calibration], progress: Progress
 ) -> list[Record]:
     answers = latest(run.log("answers.jsonl").read(Answer))
     records: list[Record] = []
     for judge in judges:
-        verdicts: list[Verdict] = list(judge_all(judge, plan.queries, answers))
+        verdicts: list[Verdict] = list(judge_all(kept(judge, run.path / "verdicts", progress), plan.queries, answers))
         run.write_text(f"verdicts/{judge.name}.jsonl", _lines(verdicts))
         records += measure(plan.queries, plan.variants, verdicts, plan.subject)
     records += corrected(records, calibrations)

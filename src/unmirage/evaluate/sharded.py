@@ -16,8 +16,9 @@ from pathlib import Path
 from unmirage.backends.asking import Asker
 from unmirage.backends.prompts import Prompt
 from unmirage.backends.protocol import Backend
-from unmirage.evaluate.run import Evaluation, evaluate, opened
+from unmirage.evaluate.run import ASKING, Evaluation, evaluate, opened
 from unmirage.judges import Judge
+from unmirage.judges.calibrate import Calibration
 from unmirage.runs import JsonLines, Run
 from unmirage.schema import Answer, Record, latest
 from unmirage.workers import Report, spread
@@ -36,13 +37,20 @@ class Shard:
 
 
 def evaluate_sharded(
-    plan: Evaluation, make: Callable[[], Backend], out: Path, workers: int, report: Report, judges: Sequence[Judge] = ()
+    plan: Evaluation,
+    make: Callable[[], Backend],
+    out: Path,
+    workers: int,
+    report: Report,
+    judges: Sequence[Judge] = (),
+    calibrations: Sequence[Calibration] = (),
 ) -> list[Record]:
     """As `evaluate` does, with `workers` processes that ask; what it ends with does not tell how many there were."""
     backend = make()
     with opened(plan, backend, out) as run:
         ask_in_shards(run, plan.prompts, make, plan.subject.model, workers, report)
-    return evaluate(plan, backend, judges, out)
+    judging = lambda what, done, all_: report(what, done, all_) if what != ASKING else None  # noqa: E731
+    return evaluate(plan, backend, judges, out, judging, calibrations)
 
 
 def ask_in_shards(
