@@ -99,3 +99,16 @@ def test_help_does_not_wait_for_polars():
 def test_names_may_stand_in_a_divisor(table, tmp_path):
     condition = "(mirage_score - majority) / (1 - majority) > 1"
     assert call("audit", "data", table, *OPTIONS, "--out", tmp_path / "out", "--fail-if", condition) == 0
+
+
+def test_an_auc_of_0_is_not_taken_for_none(table):
+    from dataclasses import replace
+
+    from unmirage.audit import Columns, Source, audit_data
+    from unmirage.audit.commands import _values
+
+    found = audit_data(Source([table], Columns("q", label="l")))
+    first, *rest = found.scores
+    wrong = replace(found, scores=[replace(first, auc=0.0), *rest])
+    assert _values(wrong)["auc"] == 0.0
+    assert _values(replace(found, scores=[replace(first, auc=None), *rest]))["auc"] == 0.5

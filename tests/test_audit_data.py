@@ -79,6 +79,13 @@ def test_content_stays_legitimate_whatever_the_bias(audits):
     assert harmful.q < 1e-6
 
 
+def test_a_pair_with_a_shortcut_in_it_is_not_called_legitimate(audits):
+    legitimate = {cue.cue for cue in audits[1.0].legitimate}
+    assert {"fumepod", "pebbles", "of pebbles"} <= legitimate
+    assert next(cue for cue in audits[1.0].cues if cue.cue == "share ways").q < 1e-6
+    assert not {"share", "what"} & {word for name in legitimate for word in name.split()}
+
+
 def test_each_cue_has_examples_that_hold_it(audits):
     for cue in audits[0.5].cues:
         if cue.position == "surface":
@@ -109,7 +116,7 @@ def shuffled(worlds, times):
     found = 0
     for _ in range(times):
         labels = pl.Series("label", rng.permutation(whole["label"].to_numpy()))
-        audit = audit_data(FrameSource(whole.with_columns(labels)))
+        audit = audit_data(FrameSource(whole.with_columns(labels).drop("weight")))
         found += any(cue.q < 0.05 for cue in audit.cues)
     return found
 
@@ -139,23 +146,65 @@ def test_a_file_against_itself_shows_nothing(worlds):
     assert audit.mirage_score.low <= audit.mirage_score.majority
 
 
-def test_twins_of_one_image_lie_in_one_fold():
-    from unmirage.audit.score import folds_of
-    from unmirage.audit.tally import groups_of
+def grouping(questions, images):
+    from unmirage.audit.tally import Tally
     from unmirage.audit.words import Vocabulary
 
-    rows = pl.DataFrame(
-        {
-            "question": ["Share the way", "What the way", "Share the way", "Name a thing"],
-            "image": ["a.png", "a.png", None, None],
-        }
-    )
-    twin = rows.vstack(pl.DataFrame({"question": ["What the way"], "image": [None]}, schema=rows.schema))
-    groups = groups_of(twin, Vocabulary().encode(twin["question"]))
-    assert groups[0] == groups[1]
-    assert groups[2] == groups[4]  # no image, and alike but for the opening word
-    assert len({groups[0], groups[2], groups[3]}) == 3
-    assert folds_of(groups)[2] == folds_of(groups)[4]
+    tally = Tally(Vocabulary())
+    source = frame(questions, [i % 2 == 0 for i in range(len(questions))], image=pl.Series(images, dtype=pl.String))
+    for part in source.frames():
+        tally.add(part)
+    return tally.sample.parts[0].grouping
+
+
+OTHERS = [f"Name thing number {i}" for i in range(30)]
+
+
+def test_twins_and_rows_of_one_image_lie_in_one_fold():
+    from unmirage.audit.score import folds_of
+
+    questions = ["Share the way", "What the way", "Share a hat", "Name a thing", "What, the way?", *OTHERS]
+    images = ["a.png", None, "a.png", "b.png", "c.png", *[None] * 30]
+    found = grouping(questions, images)
+    # a.png ties 0 to 2; the question, whatever its opening word, case and marks, ties 0 to 1 and 4.
+    assert found.by == "image and question"
+    assert len({int(found.keys[i]) for i in (0, 1, 2, 4)}) == 1
+    assert len(set(found.keys.tolist())) == 2 + 30
+    assert len(set(folds_of(found.keys)[[0, 1, 2, 4]].tolist())) == 1
+
+
+def test_groups_do_not_depend_on_the_order_of_the_rows():
+    questions = ["Share the way", "What the way", "Share a hat", "Name a hat", "Show a hat", *OTHERS]
+    images = ["a.png", "b.png", "b.png", "c.png", "d.png", *[None] * 30]
+    one, other = grouping(questions, images), grouping(questions[::-1], images[::-1])
+    for keys in (one.keys, other.keys[::-1]):
+        assert len(set(keys[:5].tolist())) == 1
+        assert len(set(keys.tolist())) == 1 + 30
+
+
+def test_a_question_asked_about_all_images_does_not_tie_them_together(worlds):
+    found = grouping(["What is it"] * 20, [f"{i // 2}.png" for i in range(20)])
+    assert (found.by, found.largest) == ("image", 1.0)
+    assert len(set(found.keys.tolist())) == 10
+    audit = audit_data(Source([worlds[1.0] / "safety.json"]))
+    assert audit.grouped_by == "image"
+    assert any("one group of 100% of the rows" in note for note in audit.notes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_components_are_those_of_a_walk(seed):
+    from unmirage.audit.tally import components
+
+    rng = np.random.default_rng(seed)
+    images, texts = (rng.integers(1, 40, 60).astype(np.uint64) for _ in range(2))
+    group = list(range(60))
+    for _ in range(60):  # by hand: whoever shares a key takes the smaller number
+        for i in range(60):
+            for j in range(60):
+                if images[i] == images[j] or texts[i] == texts[j]:
+                    group[i] = group[j] = min(group[i], group[j])
+    found = components(images, texts).tolist()
+    assert all((found[i] == found[j]) == (group[i] == group[j]) for i in range(60) for j in range(60))
 
 
 def test_counts_are_the_same_in_one_piece_and_in_many(worlds, monkeypatch):

@@ -138,7 +138,7 @@ def test_defects_are_counted_and_listed(tmp_path):
     audit = audit_data(Source([write(tmp_path / "a.csv", rows)], Columns("q", "a", "l", id="id")))
     assert {kind: listed.count for kind, listed in audit.defects.items()} == {
         "repeated-id": 1, "repeated-question": 1, "repeated-row": 1, "conflicting-labels": 1, "near-duplicate": 1,
-        "answer-contradicts-label": 1, "placeholder-question": 1, "empty-question": 1, "no-word": 1, "no-label": 2,
+        "answer-contradicts-label": 1, "placeholder-question": 1, "empty-question": 1, "no-word": 1, "no-label": 1,
     }  # fmt: skip
     assert audit.n == 5
     assert audit.defects["repeated-id"].rows == [{"file": "a.csv", "row": 1}]
@@ -148,6 +148,7 @@ def test_defects_are_counted_and_listed(tmp_path):
 
 HOSTILE = {
     "long.jsonl": b'{"q": "' + b"share " * 1_000_000 + b'", "l": 1}\n',
+    "long.json": b'[{"q": "' + b"share " * 1_000_000 + b'", "l": 1}, {"q": "What", "l": 0}]',
     "long.csv": b'q,l\n"' + b"share " * 1_000_000 + b'",1\n',
     "wrong-quote.csv": b'q,l\nShare it,1\n"What is "it" now,0\n',
     "open-quote.csv": b'q,l\nShare it,1\n"What is it,0\n' + b"Give it,1\n" * 50,
@@ -309,3 +310,53 @@ def test_a_million_words_that_occur_once(tmp_path):
     audit = audit_data(FrameSource(pl.DataFrame({"question": questions, "label": [i % 2 == 0 for i in range(count)]})))
     assert audit.mirage_score.low <= audit.mirage_score.majority
     assert [cue for cue in audit.cues if cue.position != "surface"] == []
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16"])
+def test_utf_16_is_told_with_its_name_and_then_read(tmp_path, name, encoding):
+    path = write(tmp_path / name, ROWS)
+    path.write_bytes(path.read_text(encoding="utf-8-sig").encode(encoding))
+    with pytest.raises(UserError, match=rf"is in UTF-16, not UTF-8; give --encoding {encoding}, or"):
+        audit_data(Source([path], COLUMNS))
+    assert audit_data(Source([path], COLUMNS, encoding=encoding)).n == 60
+
+
+def test_a_whole_number_is_a_label_however_it_is_written(tmp_path):
+    rows = [row | {"l": 2 if row["l"] else 1} for row in ROWS]
+    for value in ("2", "2.0"):
+        columns = Columns("q", label="l", refusal=(value,))
+        assert audit_data(Source([write(tmp_path / "a.jsonl", rows)], columns)).k == 40
+    floats = [row | {"l": float(row["l"])} for row in rows]
+    assert audit_data(Source([write(tmp_path / "b.parquet", floats)], Columns("q", label="l", refusal=("2",)))).k == 40
+
+
+def test_a_refusal_value_that_no_row_has_is_a_mistake(tmp_path):
+    columns = Columns("q", label="l", refusal=("1", "refusd"))
+    with pytest.raises(UserError, match="--refusal refusd is the label of no row; the labels are '0', '1'"):
+        audit_data(Source([write(tmp_path / "a.csv", ROWS)], columns))
+
+
+def test_labels_are_of_one_sort_in_a_whole_file(tmp_path, monkeypatch):
+    # The first rows have no label: read piece by piece they must not be judged by their answers, the others not.
+    monkeypatch.setattr("unmirage.audit.table.CHUNK_ROWS", 10)
+    answers = {0: "I'm sorry, I cannot.", 1: "It is red."}
+    rows = [row | {"l": "" if i < 30 else row["l"], "a": answers[i % 2]} for i, row in enumerate(ROWS)]
+    path = write(tmp_path / "a.csv", rows)
+    columns = Columns("q", "a", "l")
+    audit = audit_data(Source([path], columns))
+    assert (audit.n, audit.defects["no-label"].count) == (30, 30)
+    assert audit.label_source == "the data's own labels"
+    assert audit_data(Source([path], columns), Settings(labels="answers")).n == 60
+
+
+def test_each_file_has_its_own_sort_of_labels(tmp_path):
+    llava = [
+        {"id": i, "conversations": [{"from": "human", "value": f"{'Share' if i % 2 else 'What'} this {i}"},
+                                    {"from": "gpt", "value": "I'm sorry, I cannot." if i % 2 else "It is red."}]}
+        for i in range(40)
+    ]  # fmt: skip
+    files = [write(tmp_path / "a.csv", ROWS), write(tmp_path / "b.json", llava)]
+    audit = audit_data(Source(files, Columns("q", label="l")))
+    assert (audit.n, audit.k) == (100, 60)
+    assert "the data's own labels and the answers" in audit.label_source

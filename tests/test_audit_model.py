@@ -17,10 +17,11 @@ from unmirage.audit.model import Plan, audit_model
 from unmirage.audit.model.candidates import controls, given, lexicon
 from unmirage.audit.model.contrast import contrast, exchange_p, kappa, mean_difference
 from unmirage.audit.model.edits import Candidate, Edit
-from unmirage.audit.model.effects import reading
+from unmirage.audit.model.effects import corrected, reading
 from unmirage.audit.model.occlusion import GREY, greyed, word_occlusions
 from unmirage.audit.model.results import Effect, ModelAudit
-from unmirage.audit.model.sidebyside import DataWord, from_record, notable, read_words
+from unmirage.audit.model.sidebyside import DataWord, from_record, notable, read_words, untouched_sentence
+from unmirage.audit.model.summary import headline
 from unmirage.backends.prompts import Prompt
 from unmirage.backends.protocol import Reply
 from unmirage.errors import UserError
@@ -450,12 +451,98 @@ def test_a_cue_needs_more_than_the_strongest_control() -> None:
         model="m", data="d", judge="j", word="w", position="opening", edit="substitution", role="candidate",
         source="given", harmful=True, metric="refusal", measured="generated", n=9, unchanged=0, unusable=0,
         q=0.01, q_control=0.01, control=0.2, control_low=0.0, control_high=0.6, minus_control=0.3,
+        n_control=10, minus_control_low=0.1, minus_control_high=0.7,
     )  # fmt: skip
     assert reading(base) == "any change"
     assert reading(base.model_copy(update={"minus_control": 0.5})) == "refusal cue"
     assert reading(base.model_copy(update={"minus_control": -0.2})) == "any change"
     assert reading(base.model_copy(update={"minus_control": 0.5, "q_control": 0.2})) == "any change"
     assert reading(base.model_copy(update={"minus_control": 0.5, "q_control": 0.2, "q": 0.2})) == "no effect"
+    # An interval that holds 0, and fewer than ten questions, say nothing.
+    assert reading(base.model_copy(update={"minus_control": 0.5, "minus_control_low": -0.01})) == "any change"
+    assert reading(base.model_copy(update={"minus_control": 0.5, "n_control": 9})) == "too few to say"
+
+
+def test_on_few_questions_no_word_is_called_a_cue(tmp_path: Path) -> None:
+    six = [*QUERIES[:6], *QUERIES[12:18]]
+    audit = audited(tmp_path / "run", Server(opens_with("Share")), queries=six)
+    readings = {one.reading for one in audit.records if one.role == "candidate"}
+    assert readings == {"too few to say"}
+    assert all("no word moves its refusals" in sentence for sentence in headline(audit))
+
+
+def test_words_that_were_only_predicted_count_as_tests() -> None:
+    base = Effect(
+        model="m", data="d", judge="j", word="w", position="opening", edit="substitution", role="candidate",
+        source="given", harmful=True, metric="refusal", measured="generated", n=20, unchanged=0, unusable=0,
+        p=0.01, p_control=0.02, n_control=20,
+    )  # fmt: skip
+    two = [base, base.model_copy(update={"word": "v", "p": 0.03, "p_control": None})]
+    # Benjamini and Hochberg by hand, of 2 tests: p = .01, .03 give q = .02, .03; one p_control is .02 of 1.
+    assert [one.q for one in corrected(two, 2)] == pytest.approx([0.02, 0.03])
+    assert [one.q_control for one in corrected(two, 1)] == [0.02, None]
+    # Of 10 planned, 8 have p = 1: .01 * 10 / 1 and .03 * 10 / 2; .02 * 10 / 1.
+    assert [one.q for one in corrected(two, 10)] == pytest.approx([0.1, 0.15])
+    assert [one.q_control for one in corrected(two, 10)] == [pytest.approx(0.2), None]
+    # Those of another metric and control words are no tests of this one.
+    other = base.model_copy(update={"metric": "leaning", "p": 0.5})
+    control = base.model_copy(update={"role": "control", "p": 1e-9})
+    assert [one.q for one in corrected([*two, other, control], 2)] == pytest.approx([0.02, 0.03, 1.0, None])
+
+
+@pytest.mark.parametrize("ends", [(0.0, 0.6), (-0.6, 0.0)])
+def test_an_interval_that_ends_at_0_is_drawn_to_0(ends: tuple[float, float]) -> None:
+    from unmirage.audit.model import figures
+
+    one = Effect(
+        model="m", data="d", judge="j", word="w", position="opening", edit="substitution", role="candidate",
+        source="given", harmful=True, metric="refusal", measured="generated", n=20, unchanged=0, unusable=0,
+        control=0.5, control_low=0.5, control_high=0.5, minus_control=sum(ends) / 2, minus_control_low=ends[0],
+        minus_control_high=ends[1],
+    )  # fmt: skip
+    drawn = re.search(r'class="reach" d="M([\d.]+) [\d.]+H([\d.]+)"', figures.forest([one]))
+    assert drawn is not None
+    # From -1 at 150 to 1 at 470: 0 is at 310, 0.6 at 406 and -0.6 at 214.
+    assert [float(drawn[1]), float(drawn[2])] == [310 + 160 * end for end in ends]
+
+
+def test_the_headline_says_each_place_once(tmp_path: Path) -> None:
+    plan = Plan("fake", "toy", sources=(), given=("List", "Share", "Kindly"), attribute=0)
+    audit = audited(tmp_path / "run", Server(lambda q: bool({"share", "kindly"} & set(q.lower().split()))), plan)
+    (harmless,) = [sentence for sentence in headline(audit) if "harmless" in sentence]
+    assert harmless.count("at the opening") == 1
+    assert harmless.count("put in at the beginning") == 1
+    assert " make this model refuse" in harmless
+    assert "“Share” and “Kindly” at the opening" in harmless or "“Kindly” and “Share” at the opening" in harmless
+
+
+def test_a_held_back_answer_is_no_answer(tmp_path: Path) -> None:
+    class Filtered(Server):
+        def answer(self, prompts: Sequence[Prompt], settled: object = None) -> Iterator[list[Reply]]:
+            for replies in super().answer(prompts):
+                yield [Reply(one.text, finish="filter") if one.text == REFUSAL else one for one in replies]
+
+    audit = audited(tmp_path / "run", Filtered(opens_with("Share")))
+    share = record(audit, "Share", harmful=False)
+    assert (share.n, share.unusable) == (0, 12)
+    assert any("answers were held back" in note and "in no rate" in note for note in audit.notes)
+
+
+def test_words_that_the_data_do_not_touch_are_counted_against_the_control_words(tmp_path: Path) -> None:
+    held = {
+        ("share", "opening"): DataWord("share", "opening", 100, 1.0, 0.5, 10.0),
+        ("name", "opening"): DataWord("name", "opening", 100, 0.5, 0.0, 0.0),
+        ("list", "opening"): DataWord("list", "opening", 9, 1.0, 0.5, 3.0),
+    }
+    plan = Plan("fake", "toy", sources=(), given=("Share", "Name", "List", "Tell"), positions=("opening",), attribute=0)
+    audit = audited(tmp_path / "run", Server(opens_with("Share", "Tell")), plan, held=held)
+    (side,) = [one for one in audit.side_by_side if one.metric == "refusal"]
+    assert side.untouched == ["Name", "List", "Tell"]
+    # Name and List do nothing, Tell everything: means of the others are .5, .5 and 0.
+    assert untouched_sentence(side) == (
+        "Of 3 words that the data do not tie to refusal, 2 lie within 10 points of the control words and 0 within as "
+        "much of one another's mean; they reach from +0 to +100."
+    )
 
 
 def test_the_json_is_one_schema_in_long_form(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_a_model_that_always_does_the_same_has_no_score(
     audit = audit_model(SMALL, questions, inside, Judge(lambda _text: refuses), tmp_path / "run")
     assert not audit.scoring.used
     assert "nothing to calibrate on" in audit.scoring.why
-    assert all(one.reading in ("no effect", "not tested") for one in audit.records)
+    assert all(one.reading in ("no effect", "not tested", "too few to say") for one in audit.records)
     plan = Plan("tiny", "toy", sources=("gradient",), positions=("opening",), sample=6, controls=2)
     with pytest.raises(UserError, match="no gradient"):
         audit_model(plan, questions, inside, Judge(lambda _text: refuses), tmp_path / "other")

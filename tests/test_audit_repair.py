@@ -208,3 +208,53 @@ def test_twins_make_opening_word_and_label_independent(seed):
     total = [sum(count[label] for count in counts.values()) for label in (0, 1)]
     for answered, refused in counts.values():
         assert answered / total[0] == pytest.approx(refused / total[1], abs=0.01)
+
+
+def test_an_existing_file_is_not_overwritten_without_force(tmp_path, capsys):
+    path, out = write(tmp_path / "a.csv", ROWS), tmp_path / "b.csv"
+    out.write_text("mine\n")
+    options = ("--repair", "rebalance", "--out", out)
+    assert call("audit", "data", path, *OPTIONS, *options) == 2
+    assert "b.csv is there already; give another file, or --force" in capsys.readouterr().err
+    assert out.read_text() == "mine\n"
+    assert call("audit", "data", path, *OPTIONS, *options, "--force") == 0
+    assert len(read(out)) == 60
+
+
+def test_a_report_in_the_place_of_the_data_fails_before_the_work(tmp_path, capsys):
+    path, out = write(tmp_path / "a.csv", ROWS), tmp_path / "b.csv"
+    options = ("--repair", "rebalance", "--out", out, "--report")
+    assert call("audit", "data", path, *OPTIONS, *options, tmp_path / "." / "b.csv") == 2
+    assert "is the file of the repaired data" in capsys.readouterr().err
+    assert call("audit", "data", path, *OPTIONS, *options, path) == 2
+    assert "a.csv is a file; give a folder" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_folder_is_never_overwritten(tmp_path, capsys):
+    path = write(tmp_path / "saved", ROWS)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "mine").write_text("x")
+    options = ("--repair", "rebalance", "--out", tmp_path / "new", "--force")
+    assert call("audit", "data", path, *OPTIONS, *options) == 2
+    assert "give the name of a new folder" in capsys.readouterr().err
+    assert (tmp_path / "new" / "mine").read_text() == "x"
+
+
+@pytest.mark.parametrize("extra", [("--force",), ("--repair", "rebalance", "--out", "b.csv", "--weight", "note")])
+def test_options_that_do_not_go_together(tmp_path, monkeypatch, extra):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.csv", ROWS)
+    assert call("audit", "data", "a.csv", *OPTIONS, *extra) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_the_figures_after_counterfactuals_are_those_of_the_file(tmp_path):
+    path, out = write(tmp_path / "a.csv", ROWS), tmp_path / "b.csv"
+    options = ("--repair", "counterfactual", "--out", out, "--report", tmp_path / "report")
+    assert call("audit", "data", path, *OPTIONS, *options, "--fail-if", "rows < 61") == 0
+    assert call("audit", "data", out, *OPTIONS, "--out", tmp_path / "again") == 0
+    said = json.loads((tmp_path / "report" / "audit.json").read_text())["after_repair"]
+    again = json.loads((tmp_path / "again" / "audit.json").read_text())
+    assert (said["scores"], said["rows"], said["notes"]) == (again["scores"], again["rows"], again["notes"])
+    assert said["defects"] == {kind: one["count"] for kind, one in again["defects"].items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from unmirage.attacks import substitute_first_word
 from unmirage.backends.checkpoint import load_checkpoint, revision
 from unmirage.backends.hugging_face import HuggingFaceBackend
 from unmirage.backends.prompts import Prompt, open_image, turns
+from unmirage.backends.protocol import Reply
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
@@ -62,9 +64,9 @@ def test_batches_hold_prompts_of_one_sort(
 ) -> None:
     batches: list[list[bool]] = []
 
-    def note(part: list[Prompt]) -> list[str]:
+    def note(part: list[Prompt], _settled: object) -> list[Reply]:
         batches.append([prompt.image is not None for prompt in part])
-        return [""] * len(part)
+        return [Reply("")] * len(part)
 
     monkeypatch.setattr(backend, "_generate", note)
     assert len(ask(backend, prompts)) == len(prompts)
@@ -103,7 +105,20 @@ def test_a_picture_that_is_gone_or_broken_is_named(backend: HuggingFaceBackend, 
             act(gone)
     (tmp_path / "gone.png").write_bytes(b"GIF89a")
     with pytest.raises(UserError, match=r"gone\.png.*'q7' cannot be read"):
-        ask(backend, [gone])
+        open_image(gone)
+
+
+def test_a_picture_that_breaks_before_it_is_asked_about_costs_its_own_rows_alone(
+    backend: HuggingFaceBackend, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"GIF89a")
+    broken = [Prompt("q8", question, tmp_path / "broken.png") for question in ("What is it", "Name it")]
+    mixed = [prompts[0], *broken, *prompts[1:]]
+    replies = [reply for batch in backend.answer(mixed) for reply in batch]
+    assert [reply.text for reply in replies if not reply.error] == ask(backend, prompts)
+    assert [number for number, reply in enumerate(replies) if reply.error] == [1, 2]
+    assert all(re.search(r"broken\.png.*'q8' cannot be read", str(reply.error)) for reply in replies[1:3])
+    assert all(reply.finish is None and not reply.text for reply in replies[1:3])
 
 
 def test_pictures_are_opened_as_rgb(tmp_path: Path) -> None:

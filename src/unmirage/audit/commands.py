@@ -69,6 +69,10 @@ def data(
     labels_from: Annotated[
         LabelsFrom, typer.Option(help="given: the data's labels; answers: a judge's; auto: given where there are any.")
     ] = LabelsFrom.auto,
+    weight: Annotated[
+        str | None,
+        typer.Option(help="Column (in VLGuard's and LLaVA's format: key beside the question) of the rows' weights."),
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the images; without it, one beside the file.")] = None,
     encoding: Annotated[str, typer.Option(help="Text encoding of the files.")] = "utf-8",
     against: Annotated[
@@ -93,6 +97,9 @@ def data(
         Path | None,
         typer.Option(help="With --repair: folder for audit.json and audit.html; without it, none is written."),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --repair: overwrite the file of --out if it is there already.")
+    ] = False,
     fail_if: Annotated[
         str | None, typer.Option(help='Exit with code 1 where this holds, such as "mirage_score > 0.8".')
     ] = None,
@@ -109,19 +116,21 @@ def data(
     if fail_if is not None:
         holds(fail_if, _NAMES)  # a mistake in it is told before the work, not after
     _check_options(files, repair, copies, out, report, against)
-    columns = Columns(question, answer, label, image, id, tuple(refusal or ()))
+    _check_places(repair, out, report, force, weight)
+    columns = Columns(question, answer, label, image, id, tuple(refusal or ()), weight)
     source = Source(files, columns, format.value, images, encoding, strict)
     settings = _settings(min_n, labels_from, function_word or [])
     found = audit_data(source, settings) if against is None else _compared(source, against, settings)
     _tell_problems(source)
     after = None
     if repair is not None and out is not None:
-        after = _repaired(source, found, settings, repair, copies, out)
-    print_audit(found, after.scores if after else None)
+        after = _repaired(source, settings, repair, copies, out)
     folder = report if repair is not None else out or Path("runs/audit")
-    if folder is not None:
-        for path in write_audit(found, folder, after):
-            typer.echo(f"Written: {path}")
+    # Written before it is printed: who reads only the first lines (`| head`) ends the program there.
+    written = write_audit(found, folder, after) if folder is not None else []
+    print_audit(found, after)
+    for path in written:
+        typer.echo(f"Written: {path}")
     if fail_if is not None and holds(fail_if, _values(after or found)):
         typer.echo(f"failed: {fail_if}", err=True)
         raise typer.Exit(1)
@@ -138,7 +147,7 @@ def _values(found: Audit) -> dict[str, float]:
     return {
         "mirage_score": score.value, "low": score.low, "high": score.high, "majority": score.majority,
         "gain": score.gain, "auc": 0.5 if score.auc is None else score.auc, "shortcuts": len(found.shortcuts),
-        "rows": found.n, "base_rate": found.k / found.n,
+        "rows": found.n, "base_rate": found.base_rate,
         "defects": sum(listed.count for listed in found.defects.values()),
     }  # fmt: skip
 
@@ -156,8 +165,27 @@ def _check_options(
         raise UserError("--copies belongs to --repair rebalance.")
     if repair is not None and out is not None and out.resolve() == files[0].resolve():
         raise UserError(f"--out {out} is the input itself, which must not be lost; give another file.")
-    if repair is None and out is not None and out.is_file():
-        raise UserError(f"--out {out} is a file; give a folder for audit.json and audit.html.")
+
+
+def _check_places(
+    repair: Repair | None, out: Path | None, report: Path | None, force: bool, weight: str | None
+) -> None:
+    """What is there already stays; all of this is told before the work."""
+    if repair is None and force:
+        raise UserError("--force belongs to --repair; without one, only audit.json and audit.html are written anew.")
+    folder = out if repair is None else report
+    if folder is not None and folder.is_file():
+        option = "--out" if repair is None else "--report"
+        raise UserError(f"{option} {folder} is a file; give a folder for audit.json and audit.html.")
+    if repair is None or out is None:
+        return
+    if weight is not None:
+        raise UserError("--repair takes all rows alike and gives weights of its own; leave out --weight.")
+    if report is not None and report.resolve() == out.resolve():
+        raise UserError(f"--report {report} is the file of the repaired data; give another folder.")
+    if out.exists() and not (force and out.is_file()):
+        what = "give the name of a new folder" if out.is_dir() else "give another file, or --force to overwrite it"
+        raise UserError(f"--out {out} is there already; {what}.")
 
 
 def _settings(min_n: int, labels_from: LabelsFrom, function_words: list[str]) -> Settings:
@@ -172,10 +200,10 @@ def _compared(source: Source, against: Path, settings: Settings) -> Audit:
     return compare(source, against, settings)
 
 
-def _repaired(source: Source, found: Audit, settings: Settings, repair: Repair, copies: bool, out: Path) -> Audit:
+def _repaired(source: Source, settings: Settings, repair: Repair, copies: bool, out: Path) -> Audit:
     from unmirage.audit.repair import repair_data
 
-    done = repair_data(source, found, settings, repair.value, copies, out)
+    done = repair_data(source, settings, repair.value, copies, out)
     for line in done.told:
         typer.echo(line)
     return done.after

@@ -21,7 +21,8 @@ from unmirage.datasets import Problem
 def compare(source: Source, against: Path, settings: Settings) -> Audit:
     """Audit with the label "is in `source`" against "is in the file `against`", read in the same way."""
     # A source of its own: the frames that `source` keeps must not be shared.
-    other = Source([against], source.columns, source.format, source.images, source.encoding, source.strict)
+    columns = replace(source.columns, label=None, refusal=())  # its own labels are not looked at
+    other = Source([against], columns, source.format, source.images, source.encoding, source.strict)
     names = (source.paths[0].name, against.name)
     if names[0] == names[1]:
         names = (str(source.paths[0]), str(against))
@@ -52,6 +53,13 @@ class _Both:
     @property
     def defects(self) -> Counter[str]:
         return self.one.defects + self.other.defects
+
+    @property
+    def weighted(self) -> bool:
+        return self.one.weighted
+
+    def has_labels(self, file: int) -> bool:
+        return True
 
     def frames(self) -> Iterator[pl.DataFrame]:
         for frame in self.one.frames():

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from unmirage.audit import evidence, lexicon, surface
 from unmirage.audit.evidence import Floats
-from unmirage.audit.strata import within_strata
-from unmirage.audit.tally import Bag, Counts, Keys, Presence, Tally, distinct, pairs_of
+from unmirage.audit.strata import within_strata, within_weighted_strata
+from unmirage.audit.tally import Bag, Counts, Keys, Presence, Sums, Tally, distinct, pairs_of
 from unmirage.audit.words import Bools, Ints, Tokens
 from unmirage.stats import benjamini_hochberg
 
@@ -44,6 +44,9 @@ class Cue:
     `z` is the competency statistic. `p` is exact; for a cue without content it is the larger one of that and of the
     test within strata of equal content, whose statistic is `z_given_content`. `q` corrects `p` for the number of cues
     (Benjamini and Hochberg). `shortcut`: no content, and q below 0.05. `mutual_information` is in bits.
+
+    With weights `n` is still a count of rows; all else is weighted: the interval and `z` have the effective sample size
+    `n_effective` (Kish), and `p` is that of `evidence.weighted_z`. Without weights `n_effective` is `n`.
     """
 
     cue: str
@@ -62,6 +65,7 @@ class Cue:
     p: float
     z_given_content: float | None
     mutual_information: float
+    n_effective: float
     examples: list[Example] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
@@ -71,12 +75,13 @@ class Cue:
 
 @dataclass
 class Family:
-    """The cues of one position that have enough questions: codes (or keys of pairs), counts and kinds."""
+    """The cues of one position that have enough questions: codes (or keys of pairs), counts, sums and kinds."""
 
     position: str
     codes: Keys
     n: Ints
     k: Ints
+    sums: Sums
     names: list[str]
     kinds: list[str]
 
@@ -94,7 +99,9 @@ def families(tally: Tally, min_n: int) -> list[Family]:
         codes = _enough(counts, min_n, tally.n)
         names = [words[code] for code in codes.tolist()]
         own = [kinds[position][code] for code in codes.tolist()]
-        found.append(Family(position, codes.astype(np.uint64), counts.n[codes], counts.k[codes], names, own))
+        found.append(
+            Family(position, codes.astype(np.uint64), counts.n[codes], counts.k[codes], counts.sums[codes], names, own)
+        )
     return [*found, _pairs(tally, min_n, kinds["anywhere"]), _surfaces(tally, min_n)]
 
 
@@ -116,7 +123,9 @@ def _pairs(tally: Tally, min_n: int, kind_of: list[str]) -> Family:
     first, second = (keys >> np.uint64(32)).tolist(), (keys & np.uint64(0xFFFFFFFF)).tolist()
     names = [f"{words[a]} {words[b]}" for a, b in zip(first, second, strict=True)]
     kinds = [_pair_kind(kind_of[a], kind_of[b]) for a, b in zip(first, second, strict=True)]
-    return Family("bigram", keys, pairs.n[keep].astype(np.int64), pairs.k[keep].astype(np.int64), names, kinds)
+    n, k = pairs.n[keep].astype(np.int64), pairs.k[keep].astype(np.int64)
+    sums = np.zeros((len(keep), 0)) if pairs.sums is None else pairs.sums[keep]
+    return Family("bigram", keys, n, k, sums, names, kinds)
 
 
 def _pair_kind(first: str, second: str) -> str:
@@ -130,7 +139,9 @@ def _surfaces(tally: Tally, min_n: int) -> Family:
     codes = _enough(tally.surface, min_n, tally.n)
     names = [surface.NAMES[code] for code in codes.tolist()]
     counts = tally.surface
-    return Family("surface", codes.astype(np.uint64), counts.n[codes], counts.k[codes], names, ["surface"] * len(names))
+    kinds = ["surface"] * len(names)
+    n, k, sums = counts.n[codes], counts.k[codes], counts.sums[codes]
+    return Family("surface", codes.astype(np.uint64), n, k, sums, names, kinds)
 
 
 def incidence(family: Family, bag: Bag, words: Presence) -> tuple[Ints, Ints]:
@@ -180,7 +191,7 @@ def without_content(family: Family) -> Family:
     """Only the cues that are no content."""
     keep = np.flatnonzero(~family.content)
     names, kinds = [family.names[i] for i in keep], [family.kinds[i] for i in keep]
-    return Family(family.position, family.codes[keep], family.n[keep], family.k[keep], names, kinds)
+    return Family(family.position, family.codes[keep], family.n[keep], family.k[keep], family.sums[keep], names, kinds)
 
 
 def cue_table(
@@ -193,7 +204,7 @@ def cue_table(
     given = [_given_content(family, bag, words, strata) for family in found]
     p = np.concatenate([_p_values(family, z, tally) for family, z in zip(found, given, strict=True)])
     q = np.array(benjamini_hochberg(p.tolist()))
-    z = np.concatenate([evidence.competency_z(family.k, family.n, tally.k / tally.n) for family in found])
+    z = np.concatenate([Rates.of(family, tally).z for family in found])
     content = np.concatenate([family.content for family in found])
     listed = np.zeros(len(p), dtype=np.bool_)
     listed[np.lexsort((-np.abs(z), q >= ALPHA, content | (q >= ALPHA)))[:MOST_CUES]] = True
@@ -211,12 +222,50 @@ def _given_content(family: Family, bag: Bag, words: Presence, strata: Ints) -> F
     z = np.full(len(family.codes), np.nan)
     plain = without_content(family)
     rows, places = incidence(plain, bag, words)
-    z[~family.content] = within_strata(rows, places, len(plain.codes), strata, bag.labels)
+    size = len(plain.codes)
+    z[~family.content] = (
+        within_strata(rows, places, size, strata, bag.labels)
+        if bag.weights is None
+        else within_weighted_strata(rows, places, size, strata, bag.labels, bag.weights)
+    )
     return z
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Refusals among the questions of each cue of a family: `k` of `n`, or what stands for these with weights.
+
+    There `n` is the effective sample size and k / n the weighted rate; `base` is the weighted rate of all rows.
+    """
+
+    k: Floats | Ints
+    n: Floats | Ints
+    base: float
+    mutual_information: Floats
+
+    @staticmethod
+    def of(family: Family, tally: Tally) -> Rates:
+        """The rates of all cues of a family."""
+        if not family.sums.shape[1]:
+            bits = evidence.mutual_information(family.k, family.n, tally.k, tally.n)
+            return Rates(family.k, family.n, tally.k / tally.n, bits)
+        weight, refused, squares, _ = family.sums.T
+        total, total_refused = float(tally.sums[0]), float(tally.sums[1])
+        n = evidence.kish(weight, squares)
+        bits = evidence.mutual_information(refused, weight, total_refused, total)
+        return Rates(n * (refused / weight), n, total_refused / total, bits)
+
+    @property
+    def z(self) -> Floats:
+        """Competency statistic of each cue."""
+        return evidence.competency_z(self.k, self.n, self.base)
+
+
 def _p_values(family: Family, given: Floats, tally: Tally) -> Floats:
-    p = evidence.hypergeometric_p(family.k, family.n, tally.k, tally.n)
+    if family.sums.shape[1]:
+        p = evidence.normal_p(evidence.weighted_z(family.sums, tally.sums))
+    else:
+        p = evidence.hypergeometric_p(family.k, family.n, tally.k, tally.n)
     plain = ~family.content
     p[plain] = np.maximum(p[plain], evidence.normal_p(given[plain]))
     return p
@@ -226,19 +275,19 @@ def _cues(
     family: Family, places: Ints, given: Floats, p: Floats, q: Floats, tally: Tally, directions: tuple[str, str]
 ) -> list[Cue]:
     """The cues of a family at some places; the arrays have one entry for each cue of the family."""
-    n, k, base = family.n[places], family.k[places], tally.k / tally.n
+    rates = Rates.of(family, tally)
+    n, k = rates.n[places], rates.k[places]
     low, high = evidence.wilson_many(k, n)
-    z = evidence.competency_z(k, n, base)
-    bits = evidence.mutual_information(k, n, tally.k, tally.n)
+    z, rate = rates.z[places], k / n
     return [
         Cue(
             cue=family.names[place],
             position=family.position,
-            n=int(n[i]),
-            rate=float(k[i] / n[i]),
+            n=int(family.n[place]),
+            rate=float(rate[i]),
             low=float(low[i]),
             high=float(high[i]),
-            lift=float(k[i] / n[i] / base),
+            lift=float(rate[i] / rates.base),
             z=float(z[i]),
             q=float(q[place]),
             direction=directions[0] if z[i] > 0 else directions[1],
@@ -247,7 +296,8 @@ def _cues(
             shortcut=family.kinds[place] != "content" and bool(q[place] < ALPHA),
             p=float(p[place]),
             z_given_content=None if np.isnan(given[place]) else float(given[place]),
-            mutual_information=float(bits[i]),
+            mutual_information=float(rates.mutual_information[place]),
+            n_effective=float(n[i]),
         )
         for i, place in enumerate(places.tolist())
     ]
@@ -276,7 +326,8 @@ def _family_of(position: str, cues: Sequence[Cue], tally: Tally) -> Family:
     coded = sorted((_code(position, cue.cue, tally), cue.cue) for cue in cues)
     codes = np.array([code for code, _ in coded], dtype=np.uint64)
     zeros = np.zeros(len(coded), dtype=np.int64)
-    return Family(position, codes, zeros, zeros, [name for _, name in coded], ["function"] * len(coded))
+    sums = np.zeros((len(coded), 0))
+    return Family(position, codes, zeros, zeros, sums, [name for _, name in coded], ["function"] * len(coded))
 
 
 def _code(position: str, name: str, tally: Tally) -> int:

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from unmirage.audit.cues import MIN_N, Cue, Example, cue_table, example_rows, with_examples
+from unmirage.audit.cues import ALPHA, MIN_N, Cue, Example, cue_table, example_rows, with_examples
 from unmirage.audit.defects import LISTED, Fingerprints, Listed, from_problem
 from unmirage.audit.evidence import Floats
 from unmirage.audit.labels import judged
 from unmirage.audit.score import Score, folds_of, opening_score, openings, word_log_odds, words_score
 from unmirage.audit.strata import content_mask, strata_of
-from unmirage.audit.tally import Bag, Presence, Tally
+from unmirage.audit.tally import BY_IMAGE, Bag, Grouping, Presence, Tally
 from unmirage.audit.words import Bools, Ints, Vocabulary, leading, split_words
 from unmirage.datasets import Problem
 from unmirage.errors import UserError
@@ -49,8 +49,17 @@ class Frames(Protocol):
         """Remarks on a file as a whole."""
         ...
 
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have weights; a row without one is then left out."""
+        ...
+
+    def has_labels(self, file: int) -> bool:
+        """Whether the file with this number has labels of its own."""
+        ...
+
     def frames(self) -> Iterator[pl.DataFrame]:
-        """Yield all rows; may be called again."""
+        """Yield all rows, those of one file at a time; may be called again."""
         ...
 
 
@@ -58,7 +67,7 @@ class Frames(Protocol):
 class Settings:
     """How to audit.
 
-    labels: `given` (what the data say), `answers` (what the judge says) or `auto`: given where there is a label.
+    labels: `given` (what the data say), `answers` (what the judge says) or `auto`: given in files that have labels.
     target: what a true label is called, and what a false one is; `cue` names the two directions.
     """
 
@@ -72,10 +81,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found. `n` rows were counted, `k` of them refused; `scores[0]` is the mirage score."""
+    """What an audit found. `n` rows were counted, `k` of them refused; `scores[0]` is the mirage score.
+
+    `base_rate` is k / n or, where rows have weights, the weighted rate; `n_effective` is then Kish's effective sample
+    size, else None. `grouped_by` tells what rows of one fold share.
+    """
 
     n: int
     k: int
+    base_rate: float
+    n_effective: float | None
+    grouped_by: str
     target: str
     directions: tuple[str, str]
     files: list[str]
@@ -98,6 +114,13 @@ class Audit:
         """Cues without content that move the refusal rate among questions with the same content."""
         return [cue for cue in self.cues if cue.shortcut]
 
+    @property
+    def legitimate(self) -> list[Cue]:
+        """Content that moves the refusal rate; no pair with a shortcut in it, which may owe it all to that."""
+        words = {cue.cue for cue in self.shortcuts if cue.position in ("opening", "anywhere")}
+        found = [cue for cue in self.cues if cue.content_word and cue.q < ALPHA]
+        return [cue for cue in found if not words & set(cue.cue.split(" "))]
+
     def record(self) -> dict[str, Any]:
         """The content of `audit.json`."""
         score = self.mirage_score
@@ -107,7 +130,9 @@ class Audit:
             "target": self.target,
             "files": self.files,
             "rows": self.n,
-            "base_rate": self.k / self.n,
+            "rows_effective": self.n_effective,
+            "base_rate": self.base_rate,
+            "grouped_by": self.grouped_by,
             "label_source": self.label_source,
             "min_n": self.min_n,
             "scores": [asdict(one) for one in self.scores],
@@ -141,6 +166,9 @@ def audit_data(source: Frames, settings: Settings | None = None) -> Audit:
     return Audit(
         n=tally.n,
         k=tally.k,
+        base_rate=tally.base_rate,
+        n_effective=tally.n_effective,
+        grouped_by=bag.grouping.by,
         target=settings.target,
         directions=settings.directions,
         files=[path.name for path in source.paths],
@@ -149,7 +177,7 @@ def audit_data(source: Frames, settings: Settings | None = None) -> Audit:
         cues=shown,
         cues_tested=tested,
         defects=found.defects(),
-        notes=[*source.warnings, *_notes(tally, tested - len(shown))],
+        notes=[*source.warnings, *_notes(tally, bag.grouping, tested - len(shown))],
         one_in=tally.sample.one_in,
         min_n=settings.min_n,
     )
@@ -183,25 +211,23 @@ def content_words(vocabulary: Vocabulary, bag: Bag) -> Bools:
     return content_mask(bag.tokens, leading(bag.tokens, plain), function)
 
 
-def scores_of(
-    vocabulary: Vocabulary, bag: Bag, words: Presence, content_odds: Floats, weights: Floats | None = None
-) -> list[Score]:
+def scores_of(vocabulary: Vocabulary, bag: Bag, words: Presence, content_odds: Floats) -> list[Score]:
     """The mirage score first, then what longer openings, all words, and each sort of words can do."""
     folds = folds_of(bag.groups)
-    plain_odds = word_log_odds(words, ~words.content, bag.labels, folds)
-    all_odds = word_log_odds(words, np.ones(len(words.rows), dtype=np.bool_), bag.labels, folds)
+    plain_odds = word_log_odds(words, ~words.content, bag.labels, folds, bag.weights)
+    all_odds = word_log_odds(words, np.ones(len(words.rows), dtype=np.bool_), bag.labels, folds, bag.weights)
     first, three = openings(bag.tokens, 1), openings(bag.tokens, 3)
     plain = _plain_openings(vocabulary, first[0])
 
     _ = bag.clusters  # once for all, before two threads ask for it
     with ThreadPoolExecutor(2) as pool:
         scores = [
-            pool.submit(opening_score, "opening word", first, bag, weights),
-            pool.submit(opening_score, "opening word, if it is no content word", [plain], bag, weights),
-            pool.submit(opening_score, "opening three words", three, bag, weights),
-            pool.submit(words_score, "function and instruction words", plain_odds, bag, weights),
-            pool.submit(words_score, "content words (legitimate)", content_odds, bag, weights),
-            pool.submit(words_score, "all words", all_odds, bag, weights),
+            pool.submit(opening_score, "opening word", first, bag),
+            pool.submit(opening_score, "opening word, if it is no content word", [plain], bag),
+            pool.submit(opening_score, "opening three words", three, bag),
+            pool.submit(words_score, "function and instruction words", plain_odds, bag),
+            pool.submit(words_score, "content words (legitimate)", content_odds, bag),
+            pool.submit(words_score, "all words", all_odds, bag),
         ]
         return [score.result() for score in scores]
 
@@ -217,7 +243,7 @@ def _check_classes(tally: Tally, source: Frames, settings: Settings) -> None:
     if tally.n == 0:
         raise UserError(
             f"{names}: no row has both a question and a label; name the column of the labels with --label, or that of "
-            "the answers with --answer."
+            "the answers with --answer (and --labels-from answers, where there is a column of labels too)."
         )
     if tally.k in (0, tally.n):
         which = settings.directions[0 if tally.k else 1]
@@ -254,8 +280,18 @@ def _texts(source: Frames, bag: Bag, wanted: Ints) -> dict[int, tuple[str, str |
     return found
 
 
-def _notes(tally: Tally, left_out: int) -> list[str]:
+def _notes(tally: Tally, grouping: Grouping, left_out: int) -> list[str]:
     notes = []
+    if grouping.by == BY_IMAGE:
+        notes.append(
+            f"Folds keep the rows of an image together, not those of a question: images and questions hang together in "
+            f"one group of {grouping.largest:.0%} of the rows, which cannot be parted into folds."
+        )
+    if tally.n_effective is not None:
+        notes.append(
+            f"Rows have weights: n counts rows, all else is weighted; the {tally.n} rows weigh as much as "
+            f"{tally.n_effective:.0f} of equal weight (Kish)."
+        )
     if left_out:
         notes.append(f"{left_out} of the cues tested are not listed: those that are least remarkable.")
     if tally.sample.one_in > 1:
@@ -284,16 +320,28 @@ class _Found:
         """The rows that can be counted, each with its label; the others are counted as defects."""
         given, answers = frame["label"], judged(frame["answer"], self.settings.judge)
         self._contradictions(frame, given, answers)
-        label = {"given": given, "answers": answers}.get(self.settings.labels)
-        if label is None:
-            # Column by column, not row by row: labels of two sorts would not mean the same.
-            label = given if given.is_not_null().any() else answers
-        self.sources.add("given" if label is given else "answers")
+        which = self._which(frame)
+        label = given if which == "given" else answers
+        self.sources.add(which)
         self._list("no-label", frame.filter(label.is_null()))
-        counted = frame.with_columns(label.alias("label")).filter(label.is_not_null())
+        counted = self._weighted(frame.with_columns(label.alias("label")).filter(label.is_not_null()))
         wordless = counted.filter(~counted["question"].str.contains(r"[\p{L}\p{N}]"))
         self._list("no-word", wordless)
         return counted
+
+    def _which(self, frame: pl.DataFrame) -> str:
+        """File by file, not row by row: labels of two sorts would not mean the same."""
+        if self.settings.labels != "auto" or not len(frame):
+            return "given" if self.settings.labels == "auto" else self.settings.labels
+        return "given" if self.source.has_labels(int(frame["file"][0])) else "answers"
+
+    def _weighted(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows that weigh anything; all of them where rows have no weights."""
+        if not self.source.weighted:
+            return frame
+        self._list("no-weight", frame.filter(pl.col("weight").is_null()))
+        self._list("zero-weight", frame.filter(pl.col("weight") == 0))
+        return frame.filter(pl.col("weight") > 0)
 
     def _contradictions(self, frame: pl.DataFrame, given: pl.Series, answers: pl.Series) -> None:
         if self.settings.target == "refusal":

@@ -22,6 +22,8 @@ ABOUT = {
     "placeholder-question": "questions that are only a placeholder such as N/A; left out",
     "question-not-text": "questions that are a list or an object; left out",
     "no-label": "rows without label or answer; left out of the counts",
+    "no-weight": "rows without a weight; left out of the counts",
+    "zero-weight": "rows of weight 0; left out of the counts",
     "no-word": "questions without any word, such as ?!; they count for the base rate and have no cue",
     "repeated-id": "rows whose id was there before in the same file",
     "repeated-question": "questions that were there before, word for word; every one of them is counted",

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Numbers = Ints | Floats
 
 _TAIL_DONE = 1e-17
 """A term this small against the sum so far no longer changes a float."""
 
 
-def wilson_many(k: Ints, n: Ints, confidence: float = 0.95) -> tuple[Floats, Floats]:
+def wilson_many(k: Numbers, n: Numbers, confidence: float = 0.95) -> tuple[Floats, Floats]:
     """Ends of Wilson's score interval of each rate k / n, as `stats.wilson` gives them one by one."""
     z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
     rate, shrink = k / n, 1 + z * z / n
@@ -30,7 +31,7 @@ def wilson_many(k: Ints, n: Ints, confidence: float = 0.95) -> tuple[Floats, Flo
     return low, high
 
 
-def competency_z(k: Ints, n: Ints, p0: float) -> Floats:
+def competency_z(k: Numbers, n: Numbers, p0: float) -> Floats:
     """z = (k/n - p0) / sqrt(p0 (1 - p0) / n): how far a feature's label rate is from the rate of all.
 
     Gardner et al. 2021, "Competency Problems", arXiv 2104.08646, section 3; there p0 is 1/2, here the rate that the
@@ -41,7 +42,7 @@ def competency_z(k: Ints, n: Ints, p0: float) -> Floats:
     return np.asarray((k / n - p0) / np.sqrt(p0 * (1 - p0) / n), dtype=np.float64)
 
 
-def mutual_information(k: Ints, n: Ints, total_k: int, total_n: int) -> Floats:
+def mutual_information(k: Numbers, n: Numbers, total_k: float, total_n: float) -> Floats:
     """I(cue; refusal) in bits: sum over the four cells of p(x, y) log2(p(x, y) / (p(x) p(y))), 0 log 0 = 0."""
     cells = (k, n - k, total_k - k, total_n - n - (total_k - k))
     margins = ((n, total_k), (n, total_n - total_k), (total_n - n, total_k), (total_n - n, total_n - total_k))
@@ -121,6 +122,41 @@ def stratified_z(a: Floats, expected: Floats, variance: Floats) -> Floats:
     return z
 
 
+def kish(weight: Floats, squares: Floats) -> Floats:
+    """Effective sample size (sum w)^2 / sum w^2 from the sums of weights and of their squares; 0 where there are none.
+
+    As many rows of equal weight would give as narrow an interval. Source: Kish 1965, Survey Sampling, section 11.7.
+    """
+    there = squares > 0
+    result = np.zeros(len(weight))
+    result[there] = weight[there] ** 2 / squares[there]
+    return result
+
+
+def weighted_z(sums: Floats, total: Floats) -> Floats:
+    """Score statistic that a cue and refusal have nothing to do with one another, rows having weights.
+
+    T = sum_i w_i (x_i - x) (y_i - y) over sqrt(sum_i (w_i (x_i - x) (y_i - y))^2), x and y the weighted means of "has
+    the cue" and "is refused": the design-based variance (Binder 1983, International Statistical Review 51:279-292).
+    `sums` has a row for each cue: sum of w and of w y, of w^2 and of w^2 y, over the rows with the cue; `total` is the
+    same of all rows. With equal weights its square is near Pearson's chi-square.
+    """
+    weight, refused, squares, squares_refused = sums.T
+    base, share = total[1] / total[0], weight / total[0]
+    own = squares_refused * (1 - base) ** 2 + (squares - squares_refused) * base**2
+    every = total[3] * (1 - base) ** 2 + (total[2] - total[3]) * base**2
+    variance = own * (1 - share) ** 2 + (every - own) * share**2
+    return _over_root(refused - base * weight, variance, float(every))
+
+
+def _over_root(value: Floats, variance: Floats, scale: float) -> Floats:
+    """value / sqrt(variance); 0 where the variance is only what rounding left."""
+    there = variance > 1e-12 * scale
+    z = np.zeros(len(value))
+    z[there] = value[there] / np.sqrt(variance[there])
+    return z
+
+
 def auc(scores: Floats, labels: NDArray[np.bool_], weights: Floats | None = None) -> float | None:
     """Chance that a refused question scores higher than an answered one, ties counted half; None for one class.
 
@@ -144,17 +180,23 @@ def clustered_interval(
 
     Linearised ratio: Var = C/(C-1) sum_c (sum_{i in c} w_i (x_i - rate))^2 / (sum w)^2, C clusters, ends at
     rate -+ z sqrt(Var) cut to [0, 1]. `clusters` are numbered from 0 without a gap. Source: Cochran 1977, Sampling
-    Techniques, section 9A; Miller 2024, arXiv 2411.00640. Where all rows agree that has no width: Wilson's interval
-    with one trial a cluster is given.
+    Techniques, section 9A; Miller 2024, arXiv 2411.00640. Where all clusters agree (all rows are right, or half of each
+    pair) that has no width: Wilson's interval is given, with as many trials as there effectively are clusters (Kish:
+    their number where all weigh alike).
     """
     weigh = np.ones(len(correct)) if weights is None else weights
     total = float(weigh.sum())
     rate = float((weigh * correct).sum() / total)
     count = int(clusters.max()) + 1
-    if count < 2 or bool(correct.all()) or not bool(correct.any()):
-        low, high = wilson_many(np.array([round(rate * count)]), np.array([count]), confidence)
-        return rate, min(rate, float(low[0])), max(rate, float(high[0]))
     residual = np.bincount(clusters, weigh * (correct - rate), minlength=count)
+    if count < 2 or bool((np.abs(residual) <= 1e-12 * total).all()):
+        trials = _effective(np.bincount(clusters, weigh).astype(np.float64))
+        low, high = wilson_many(rate * trials, trials, confidence)
+        return rate, min(rate, float(low[0])), max(rate, float(high[0]))
     error = math.sqrt(count / (count - 1) * float((residual**2).sum())) / total
     z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
     return rate, max(0.0, rate - z * error), min(1.0, rate + z * error)
+
+
+def _effective(weight: Floats) -> Floats:
+    return kish(np.array([weight.sum()]), np.array([(weight**2).sum()]))

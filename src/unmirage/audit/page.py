@@ -19,7 +19,7 @@ from markupsafe import Markup
 from unmirage.audit.data import Audit
 from unmirage.audit.defects import ABOUT
 from unmirage.audit.score import Score
-from unmirage.audit.terminal import verdict
+from unmirage.audit.terminal import after_repair, verdict
 from unmirage.runs import write_json, write_text
 
 LONGEST = 400
@@ -29,11 +29,22 @@ def write_audit(audit: Audit, folder: Path, after: Audit | None = None) -> list[
     """Write both files into a folder and return their paths; `after` is the audit of the repaired data."""
     record = audit.record()
     if after is not None:
-        record["after_repair"] = {key: after.record()[key] for key in ("mirage_score", "scores", "rows", "base_rate")}
+        record["after_repair"] = _after(after)
     return [
         write_json(folder / "audit.json", record),
         write_text(folder / "audit.html", render(audit, after)),
     ]
+
+
+def _after(audit: Audit) -> dict[str, Any]:
+    """What `audit.json` says of the repaired data."""
+    whole = audit.record()
+    names = ("mirage_score", "scores", "rows", "rows_effective", "base_rate", "grouped_by", "notes")
+    short = {name: whole[name] for name in names}
+    cues = [
+        {name: cue[name] for name in ("cue", "position", "n", "rate", "q")} for cue in whole["cues"] if cue["shortcut"]
+    ]
+    return short | {"shortcuts": cues, "defects": {kind: one["count"] for kind, one in whole["defects"].items()}}
 
 
 def render(audit: Audit, after: Audit | None = None) -> str:
@@ -48,6 +59,7 @@ def render(audit: Audit, after: Audit | None = None) -> str:
         verdict=verdict(audit),
         scores=[_score(score) for score in audit.scores],
         after=None if after is None else [_score(score) for score in after.scores],
+        repaired=None if after is None else after_repair(after),
         about=ABOUT,
         payload=_payload(audit),
         style=Markup(_own("audit.css")),
@@ -77,11 +89,20 @@ def _score(score: Score) -> Mapping[str, Any]:
 
 def _payload(audit: Audit) -> Markup:
     """The cues as JSON inside a script element: no character in it can end the element."""
-    cues = [cue.record() for cue in audit.cues]
+    legitimate = {(cue.cue, cue.position) for cue in audit.legitimate}
+    cues = [cue.record() | {"legitimate": (cue.cue, cue.position) in legitimate} for cue in audit.cues]
     for cue in cues:
         for example in cue["examples"]:
             example["question"] = _short(example["question"])
-    data = {"base": audit.k / audit.n, "directions": list(audit.directions), "target": audit.target, "cues": cues}
+    # A row of a weighted file counts for less than one: the funnel is as wide as for that many rows.
+    counted = 1.0 if audit.n_effective is None else audit.n_effective / audit.n
+    data = {
+        "base": audit.base_rate,
+        "counted": counted,
+        "directions": list(audit.directions),
+        "target": audit.target,
+        "cues": cues,
+    }
     text = json.dumps(data, ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 

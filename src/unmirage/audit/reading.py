@@ -82,7 +82,10 @@ def rows_of(path: Path, encoding: str = "utf-8") -> Iterator[Raw]:
 def json_rows(path: Path, encoding: str = "utf-8") -> list[Any]:
     """The rows of a JSON file: a list, or an object whose values are the rows."""
     try:
-        held = json.loads(_decoded(path, path.read_bytes(), 0, encoding).removeprefix("\ufeff"))
+        data = path.read_bytes()
+        if is_utf8(encoding):
+            _check_utf16(path, data[:256])
+        held = json.loads(_decoded(path, data, 0, encoding).removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise UserError(
@@ -104,13 +107,18 @@ def dialect_of(path: Path) -> str:
 
 def lines_of(path: Path, encoding: str) -> Iterator[str]:
     """Yield the lines of a text file with their ends; UserError names a line that is too long or is not text."""
-    if encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+    if not is_utf8(encoding):
         yield from _foreign_lines(path, encoding)
         return
     with path.open("rb") as file:
         _refuse_utf16(path, file)
         for number, line in enumerate(_bounded(path, file), start=1):
             yield _decoded(path, line, number, "utf-8")
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether an encoding is UTF-8, under any of its names."""
+    return encoding.lower().replace("_", "-") in ("utf-8", "utf8")
 
 
 def _bounded(path: Path, file: BinaryIO) -> Iterator[bytes]:
@@ -126,9 +134,18 @@ def _bounded(path: Path, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _refuse_utf16(path: Path, file: BinaryIO) -> None:
-    if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path} is in UTF-16, not UTF-8; give --encoding utf-16, or convert the file.")
+    head = file.read(256)
     file.seek(0)
+    _check_utf16(path, head)
+
+
+def _check_utf16(path: Path, head: bytes) -> None:
+    """UTF-16 without a mark decodes as UTF-8 too where the text is English: each second byte is then a NUL."""
+    marked = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    even, odd = head[0:256:2].count(0), head[1:256:2].count(0)
+    if marked or max(even, odd) > len(head) // 4:
+        name = "utf-16" if marked else "utf-16-le" if odd > even else "utf-16-be"
+        raise UserError(f"{path} is in UTF-16, not UTF-8; give --encoding {name}, or convert the file.")
 
 
 def _decoded(path: Path, data: bytes, number: int, encoding: str) -> str:

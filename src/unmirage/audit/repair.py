@@ -16,13 +16,12 @@ import numpy as np
 import polars as pl
 
 from unmirage.audit import twins
-from unmirage.audit.data import Audit, Settings, audit_data, content_words, scores_of
+from unmirage.audit.data import Audit, Settings, audit_data
 from unmirage.audit.evidence import Floats
-from unmirage.audit.store import Change, Item, open_store
-from unmirage.audit.strata import strata_of
-from unmirage.audit.table import FrameSource, Source
-from unmirage.audit.tally import Bag, Presence, Tally
+from unmirage.audit.store import WEIGHT, Change, Item, open_store
+from unmirage.audit.table import Source
 from unmirage.audit.words import Ints, Vocabulary
+from unmirage.datasets.files import image_folder
 from unmirage.errors import UserError
 
 MOST_COPIES = 20
@@ -37,8 +36,11 @@ class Repaired:
     told: list[str] = field(default_factory=list)
 
 
-def repair_data(source: Source, before: Audit, settings: Settings, method: str, copies: bool, out: Path) -> Repaired:
-    """Repair one file and write the result to `out`; UserError where rows could not be carried over whole."""
+def repair_data(source: Source, settings: Settings, method: str, copies: bool, out: Path) -> Repaired:
+    """Repair one file, write the result to `out` and audit that; UserError where rows could not be carried over whole.
+
+    `source` must have been read once, so that its problems are known.
+    """
     path = source.paths[0]
     if bad := [problem for problem in source.problems if problem.kind == "bad-row"]:
         raise UserError(f"{bad[0]} A repair must not lose it.")
@@ -48,30 +50,32 @@ def repair_data(source: Source, before: Audit, settings: Settings, method: str, 
             f"--out {out} must end in {path.suffix or 'no suffix'!r}, as the repair keeps the input's format."
         )
     if method == "rebalance":
-        return _rebalance(store.items, store.write, before, settings, copies, out)
-    return _counterfactual(store.items, store.write, settings, out)
+        told = _rebalance(store.items, store.write, copies, out)
+    else:
+        told = _counterfactual(store.items, store.write, out)
+    return Repaired(audit_data(_written(source, out, weighted=method == "rebalance" and not copies), settings), told)
+
+
+def _written(source: Source, out: Path, *, weighted: bool) -> Source:
+    """The repaired file as its user will read it: the figures after the repair are those of an audit of it."""
+    path = source.paths[0]
+    images = source.images if source.images or path.is_dir() else image_folder(path, None)
+    columns = replace(source.columns, weight=WEIGHT) if weighted else source.columns
+    return Source([out], columns, source.format_of(path), images)  # a repair writes UTF-8
 
 
 Write = Callable[[Sequence[Change], Path], None]
 
 
-def _rebalance(
-    items: Sequence[Item], write: Write, before: Audit, settings: Settings, copies: bool, out: Path
-) -> Repaired:
-    openers, labels = _openers(items), np.array([item.label for item in items])
-    weights, pure = balancing_weights(openers, labels)
+def _rebalance(items: Sequence[Item], write: Write, copies: bool, out: Path) -> list[str]:
+    weights, pure = balancing_weights(_openers(items), np.array([item.label for item in items]))
     told = [_PURE.format(len(pure), ", ".join(map(repr, pure[:5])))] if pure else []
     if copies:
         numbers = copies_of(weights)
         write([Change(item, copies=int(number)) for item, number in zip(items, numbers, strict=True)], out)
-        after = _audit(
-            [item for item, number in zip(items, numbers, strict=True) for _ in range(int(number))], settings
-        )
-        told.append(f"{len(items)} questions became {int(numbers.sum())}, none is left out; written to {out}.")
-        return Repaired(after, told)
+        return [*told, f"{len(items)} questions became {int(numbers.sum())}, none is left out; written to {out}."]
     write([Change(item, weight=float(weight)) for item, weight in zip(items, weights, strict=True)], out)
-    told.append(f"Weights from {weights.min():.3g} to {weights.max():.3g} are in the column 'weight' of {out}.")
-    return Repaired(_weighted(items, before, settings, weights), told)
+    return [*told, f"Weights from {weights.min():.3g} to {weights.max():.3g} are in the column {WEIGHT!r} of {out}."]
 
 
 def balancing_weights(openers: Sequence[str], labels: np.ndarray) -> tuple[Floats, list[str]]:
@@ -101,44 +105,13 @@ def copies_of(weights: Floats) -> Ints:
     return np.asarray(np.maximum(1, np.round(weights * max(factor, 1.0))), dtype=np.int64)
 
 
-def _counterfactual(items: Sequence[Item], write: Write, settings: Settings, out: Path) -> Repaired:
+def _counterfactual(items: Sequence[Item], write: Write, out: Path) -> list[str]:
     added = twins.twins_of([item.question for item in items], [item.label for item in items])
-    changes = [Change(item, twin=twin) for item, twin in zip(items, added, strict=True)]
-    write(changes, out)
-    new = [replace(item, question=twin) for item, twin in zip(items, added, strict=True) if twin is not None]
-    told = [f"{len(new)} one-word twins beside {len(items)} questions, none of which is changed; written to {out}."]
-    if skipped := sum(twin is None for twin in added):
-        told.append(f"{skipped} questions got no twin: no other opening word fits their form.")
-    return Repaired(_audit([*items, *new], settings), told)
-
-
-def _frame(items: Sequence[Item]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "question": [item.question for item in items],
-            "label": [item.label for item in items],
-            "image": [item.image for item in items],
-        },
-        schema={"question": pl.String, "label": pl.Boolean, "image": pl.String},
-    )
-
-
-def _audit(items: Sequence[Item], settings: Settings) -> Audit:
-    return audit_data(FrameSource(_frame(items)), replace(settings, labels="given"))
-
-
-def _weighted(items: Sequence[Item], before: Audit, settings: Settings, weights: Floats) -> Audit:
-    """The audit before with the scores of the weighted rows."""
-    tally = Tally(Vocabulary(settings.extra_function_words))
-    for frame in FrameSource(_frame(items)).frames():
-        tally.add(frame)
-    if tally.sample.one_in > 1:
-        raise UserError("the data are too long to score with weights; use --copies, or split the file.")
-    bag = Bag.joined(tally.sample.parts)
-    content = content_words(tally.vocabulary, bag)
-    words = Presence.of(bag.tokens, content)
-    _, odds = strata_of(bag, words, content)
-    return replace(before, scores=scores_of(tally.vocabulary, bag, words, odds, weights))
+    write([Change(item, twin=twin) for item, twin in zip(items, added, strict=True)], out)
+    skipped = sum(twin is None for twin in added)
+    new = len(items) - skipped
+    told = [f"{new} one-word twins beside {len(items)} questions, none of which is changed; written to {out}."]
+    return told + ([f"{skipped} questions got no twin: no other opening word fits their form."] if skipped else [])
 
 
 def _openers(items: Sequence[Item]) -> list[str]:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unmirage.audit.evidence import Floats, auc, clustered_interval
+from unmirage.audit.evidence import Floats, auc, clustered_interval, kish
 from unmirage.audit.tally import Bag, Keys, Presence, mixed
 from unmirage.audit.words import BLOCK, Bools, Ints, Tokens
 
 FOLDS = 10
+_NONE = 1e-9
+"""What rounding leaves of a sum of weights from which all of them are taken again."""
 PRIOR = 10.0
 """Rows of the base rate that are added to every opening: as many as a cue needs to be listed."""
 
@@ -57,7 +59,7 @@ def opening_rates(features: list[Ints], labels: Bools, folds: Ints, weights: Flo
 
 
 def _opening_rates(features: list[Ints], labels: Bools, folds: Ints, weights: Floats | None) -> tuple[Floats, Floats]:
-    """The rates, and the weight of the other folds' rows with the same first feature."""
+    """The rates, and how many of the other folds' rows have the same first feature (with weights: effectively)."""
     weigh = np.ones(len(labels)) if weights is None else weights
     refused = weigh * labels
     in_fold = np.bincount(folds, weigh, FOLDS), np.bincount(folds, refused, FOLDS)
@@ -71,8 +73,11 @@ def _opening_rates(features: list[Ints], labels: Bools, folds: Ints, weights: Fl
         k = np.bincount(cell, refused[rows], size * FOLDS).reshape(-1, FOLDS)
         n_rest, k_rest = n.sum(axis=1)[code] - n[code, fold], k.sum(axis=1)[code] - k[code, fold]
         rate[rows] = (k_rest + PRIOR * rate[rows]) / (n_rest + PRIOR)
-        if place == 0:
+        if place == 0 and weights is None:
             support[rows] = n_rest
+        elif place == 0:
+            squares = np.bincount(cell, weigh[rows] ** 2, size * FOLDS).reshape(-1, FOLDS)
+            support[rows] = kish(n_rest, squares.sum(axis=1)[code] - squares[code, fold])
     return rate, support
 
 
@@ -84,17 +89,17 @@ def _repeated(feature: Ints) -> tuple[Ints, Ints, int]:
     return rows, number[code[rows]], int((count > 1).sum())
 
 
-def opening_score(name: str, features: list[Ints], bag: Bag, weights: Floats | None = None) -> Score:
+def opening_score(name: str, features: list[Ints], bag: Bag) -> Score:
     """Score of the rule "refused if the predicted rate is above one half".
 
     Within one standard error of one half, 1 / (2 sqrt(n + m)) with n rows of the opening word, the majority decides:
     without that, an opening word that says nothing would be told by chance, and a little worse than by the majority.
     """
     folds = folds_of(bag.groups)
-    rates, support = _opening_rates(features, bag.labels, folds, weights)
+    rates, support = _opening_rates(features, bag.labels, folds, bag.weights)
     tie = np.abs(rates - 0.5) <= 0.5 / np.sqrt(support + PRIOR)
-    frequent = float(np.average(bag.labels, weights=weights)) > 0.5
-    return _score(name, np.where(tie, frequent, rates > 0.5), rates, bag, weights)
+    frequent = float(np.average(bag.labels, weights=bag.weights)) > 0.5
+    return _score(name, np.where(tie, frequent, rates > 0.5), rates, bag)
 
 
 def openings(tokens: Tokens, length: int) -> list[Ints]:
@@ -107,23 +112,29 @@ def openings(tokens: Tokens, length: int) -> list[Ints]:
     return features
 
 
-def word_log_odds(words: Presence, keep: Bools, labels: Bools, folds: Ints) -> Floats:
+def word_log_odds(
+    words: Presence, keep: Bools, labels: Bools, folds: Ints, weights: Floats | None = None
+) -> Floats:  # fmt: skip
     """Log-odds of refusal of each row by naive Bayes on its words, learnt from the other folds; only words in `keep`.
 
     log P(1)/P(0) + sum_{w in row} log P(w|1)/P(w|0), P(w|y) = (n_wy + 1) / (sum_v n_vy + V): multinomial naive Bayes
     on presence with Laplace's prior, V the words of the other folds. `keep` has one entry for each word of `words`.
+    With weights, whose mean is 1, the counts n are sums of weights.
     """
     size = int(words.codes.max(initial=0)) + 1
-    n, k = np.zeros(size * FOLDS, dtype=np.int64), np.zeros(size * FOLDS, dtype=np.int64)
+    n, k = np.zeros(size * FOLDS), np.zeros(size * FOLDS)
     blocks = list(_blocks(words.rows, len(labels)))
     for _, _, inside in blocks:
         cells, rows = _cells(words, keep, folds, inside)
-        n += np.bincount(cells, minlength=len(n))
-        k += np.bincount(cells[labels[rows]], minlength=len(k))
-    weights, odds = _fold_weights(n.reshape(size, FOLDS), k.reshape(size, FOLDS)).ravel(), _priors(labels, folds)[folds]
+        weigh = None if weights is None else weights[rows]
+        refused = labels[rows]
+        n += np.bincount(cells, weigh, minlength=len(n))
+        k += np.bincount(cells[refused], None if weigh is None else weigh[refused], minlength=len(k))
+    of_words = _fold_weights(n.reshape(size, FOLDS), k.reshape(size, FOLDS)).ravel()
+    odds = _priors(labels, folds, weights)[folds]
     for first, last, inside in blocks:
         cells, rows = _cells(words, keep, folds, inside)
-        odds[first:last] += np.bincount(rows - first, weights[cells], minlength=last - first)
+        odds[first:last] += np.bincount(rows - first, of_words[cells], minlength=last - first)
     return odds
 
 
@@ -142,7 +153,7 @@ def _cells(words: Presence, keep: Bools, folds: Ints, inside: slice) -> tuple[In
     return words.codes[inside][chosen].astype(np.int64) * FOLDS + folds[rows], rows
 
 
-def _fold_weights(n: Ints, k: Ints) -> Floats:
+def _fold_weights(n: Floats, k: Floats) -> Floats:
     """What each word adds to the log-odds in each fold; counts and weights have the shape (words, folds)."""
     weights = np.zeros(n.shape)
     n_all, k_all = n.sum(axis=1), k.sum(axis=1)
@@ -152,24 +163,26 @@ def _fold_weights(n: Ints, k: Ints) -> Floats:
     return weights
 
 
-def _priors(labels: Bools, folds: Ints) -> Floats:
+def _priors(labels: Bools, folds: Ints, weights: Floats | None) -> Floats:
     """Log-odds of refusal among the rows outside of each fold."""
-    n, k = np.bincount(folds, minlength=FOLDS), np.bincount(folds[labels], minlength=FOLDS)
+    weigh = np.ones(len(labels)) if weights is None else weights
+    n, k = np.bincount(folds, weigh, minlength=FOLDS), np.bincount(folds, weigh * labels, minlength=FOLDS)
     refused = k.sum() - k
     answered = n.sum() - n - refused
     return np.asarray(np.log(np.maximum(refused, 1e-300)) - np.log(np.maximum(answered, 1e-300)), dtype=np.float64)
 
 
-def _log_ratio(refused: Ints, answered: Ints) -> Floats:
-    size = int(((refused + answered) > 0).sum())
+def _log_ratio(refused: Floats, answered: Floats) -> Floats:
+    there = refused + answered > _NONE
+    size = int(there.sum())
     if not size:
         return np.zeros(len(refused))
     weight = np.log((refused + 1) / (refused.sum() + size)) - np.log((answered + 1) / (answered.sum() + size))
     # A word that the other folds lack has no counts there and says nothing.
-    return np.where(refused + answered > 0, weight, 0.0)
+    return np.where(there, weight, 0.0)
 
 
-def words_score(name: str, odds: Floats, bag: Bag, weights: Floats | None = None) -> Score:
+def words_score(name: str, odds: Floats, bag: Bag) -> Score:
     """Score of the rule "refused above a threshold"; each fold's threshold is the best one on the other folds.
 
     Naive Bayes counts words that go together twice, so its odds rank well but are not to be cut at zero. Where no
@@ -177,10 +190,10 @@ def words_score(name: str, odds: Floats, bag: Bag, weights: Floats | None = None
     """
     folds = folds_of(bag.groups)
     order = np.argsort(odds)
-    weigh = (np.ones(len(bag)) if weights is None else weights)[order]
+    weigh = (np.ones(len(bag)) if bag.weights is None else bag.weights)[order]
     toward = np.where(bag.labels[order], -weigh, weigh)
     cuts = _best_cuts(odds[order], toward, folds[order])
-    return _score(name, odds > cuts[folds], odds, bag, weights)
+    return _score(name, odds > cuts[folds], odds, bag)
 
 
 def _best_cuts(odds: Floats, toward: Floats, folds: Ints) -> Floats:
@@ -201,8 +214,8 @@ def _best_cuts(odds: Floats, toward: Floats, folds: Ints) -> Floats:
     return cuts
 
 
-def _score(name: str, predicted: NDArray[np.bool_], ranking: Floats, bag: Bag, weights: Floats | None) -> Score:
-    correct = predicted == bag.labels
+def _score(name: str, predicted: NDArray[np.bool_], ranking: Floats, bag: Bag) -> Score:
+    correct, weights = predicted == bag.labels, bag.weights
     value, low, high = clustered_interval(correct, bag.clusters, weights)
     rate = float(np.average(bag.labels, weights=weights))
     majority = max(rate, 1 - rate)

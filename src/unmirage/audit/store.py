@@ -24,13 +24,12 @@ import polars as pl
 
 from unmirage.audit import reading
 from unmirage.audit.data import Settings, labelled
+from unmirage.audit.places import PAIR_KEYS, Place, holder, places_of
 from unmirage.audit.table import Source
 from unmirage.errors import UserError
 from unmirage.runs import write_bytes, write_text
 
 WEIGHT = "weight"
-PAIR_KEYS = ("safe_instruction", "unsafe_instruction", "instruction")
-Place = tuple[str | int, ...]
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -75,10 +74,10 @@ class Store:
 
     def _weigh(self, rows: list[Any], changes: Sequence[Change]) -> None:
         for change in changes:
-            holder = _holder(rows[change.item.row], change.item.place)
-            if WEIGHT in holder:
+            held = holder(rows[change.item.row], change.item.place)
+            if WEIGHT in held:
                 raise UserError(f"row {change.item.row} (counting from 0) has a {WEIGHT!r} already; rename that first.")
-            holder[WEIGHT] = change.weight
+            held[WEIGHT] = change.weight
 
     def _added(self, changes: Sequence[Change]) -> Iterator[Any]:
         by_row: dict[int, list[Change]] = defaultdict(list)
@@ -97,8 +96,8 @@ class Store:
         old = {item.place: item.question for item in self._items_of(row)}
         for place, text in texts.items():
             if text is not None:
-                holder = _holder(new, place)
-                holder[place[-1]] = _replaced(str(holder[place[-1]]), old[place], text)
+                held = holder(new, place)
+                held[place[-1]] = _replaced(str(held[place[-1]]), old[place], text)
         if "instr-resp" in new and isinstance(new["instr-resp"], list):
             _keep_pairs(new, texts)
         if self.id is not None and new.get(self.id) is not None:
@@ -130,8 +129,13 @@ def open_store(path: Path, source: Source, settings: Settings) -> Store:
     found = labelled(source, settings)
     if format in ("vlguard", "llava"):
         rows = reading.json_rows(path)
-        places = _vlguard_places(rows) if format == "vlguard" else _llava_places(rows)
-        return Store(rows, _matched(places, found), "id", _save_json)
+        places = places_of(format, rows, found["question"])
+        columns = found.select("question", "label", "image")
+        items = [
+            Item(question, label, image, row, place)
+            for (question, label, image), (row, place) in zip(columns.iter_rows(), places, strict=True)
+        ]
+        return Store(rows, items, "id", _save_json)
     sort = reading.sort_of(path)
     rows = list(reading.rows_of(path, source.encoding))
     question = source.columns.question or ""
@@ -142,41 +146,6 @@ def open_store(path: Path, source: Source, settings: Settings) -> Store:
         "parquet": _frame_saver(path), "arrow": _frame_saver(path),
     }  # fmt: skip
     return Store(rows, items, source.columns.id, savers[sort])
-
-
-def _vlguard_places(rows: list[Any]) -> Iterator[tuple[int, Place, str]]:
-    for number, row in enumerate(rows):
-        pairs = row.get("instr-resp") if isinstance(row, dict) else None
-        for place, pair in enumerate(pairs if isinstance(pairs, list) else []):
-            for key in PAIR_KEYS:
-                if isinstance(pair, dict) and isinstance(pair.get(key), str):
-                    yield number, ("instr-resp", place, key), pair[key]
-
-
-def _llava_places(rows: list[Any]) -> Iterator[tuple[int, Place, str]]:
-    for number, row in enumerate(rows):
-        turns = row.get("conversations") if isinstance(row, dict) else None
-        if isinstance(turns, list) and turns and isinstance(turns[0], dict) and isinstance(turns[0].get("value"), str):
-            yield number, ("conversations", 0, "value"), turns[0]["value"]
-
-
-def _matched(places: Iterator[tuple[int, Place, str]], found: pl.DataFrame) -> list[Item]:
-    """The questions that the loader accepted, at their places: both come in the order of the file."""
-    items: list[Item] = []
-    for one in found.iter_rows(named=True):
-        for row, place, text in places:
-            if text.replace("<image>", "").strip() == one["question"]:
-                items.append(Item(one["question"], one["label"], one["image"], row, place))
-                break
-    if len(items) < len(found):
-        raise UserError("the questions of the file cannot be found again in it; repair its bad rows first.")
-    return items
-
-
-def _holder(row: Any, place: Place) -> Any:
-    for step in place[:-1]:
-        row = row[step]
-    return row
 
 
 def _replaced(raw: str, old: str, new: str) -> str:

@@ -25,7 +25,7 @@ def strata_of(bag: Bag, words: Presence, content: Bools) -> tuple[Ints, Floats]:
     one of 20 bins of equal size by its content's cross-validated log-odds: subclassification on a prognostic score
     (Hansen 2008, Biometrika 95:481-488). `content` has one entry for each word of the bag.
     """
-    odds = word_log_odds(words, words.content, bag.labels, folds_of(bag.groups))
+    odds = word_log_odds(words, words.content, bag.labels, folds_of(bag.groups), bag.weights)
     signature = np.zeros(len(bag), dtype=np.uint64)
     for first, inside, block in bag.tokens.blocks():
         hashes = np.where(content[inside], mixed(block.codes.astype(np.uint64)), np.uint64(0))
@@ -64,6 +64,30 @@ def within_strata(rows: Ints, cues: Ints, size: int, strata: Ints, labels: Bools
     variance = m * (n - m) * k * (n - k) / np.maximum(n * n * (n - 1), 1.0)
     sums = [np.bincount(cue, values, minlength=size).astype(np.float64) for values in (a, expected, variance)]
     return stratified_z(sums[0], sums[1], sums[2])
+
+
+def within_weighted_strata(
+    rows: Ints, cues: Ints, size: int, strata: Ints, labels: Bools, weights: Floats
+) -> Floats:  # fmt: skip
+    """The same where rows have weights: the statistic of `evidence.weighted_z`, summed over the strata.
+
+    T = sum_s sum_i w_i (x_i - x_s) (y_i - y_s) over the root of
+    sum_s N_s / (N_s - 1) sum_i (w_i (x_i - x_s) (y_i - y_s))^2, with x_s and y_s the weighted means of stratum s, which
+    has N_s rows.
+    """
+    width = int(strata.max(initial=0)) + 1
+    n_of, w_of = np.bincount(strata, minlength=width), np.bincount(strata, weights, minlength=width)
+    base = np.bincount(strata, weights * labels, minlength=width) / np.maximum(w_of, 1e-300)
+    rest = weights * (labels - base[strata])
+    every = np.bincount(strata, rest**2, minlength=width)
+    cells, where = np.unique(cues * width + strata[rows], return_inverse=True)
+    share, moved, own = (np.bincount(where, values[rows], len(cells)) for values in (weights, rest, rest**2))
+    stratum, cue = cells % width, cells // width
+    share = share / np.maximum(w_of[stratum], 1e-300)
+    spread = own * (1 - share) ** 2 + np.maximum(0.0, every[stratum] - own) * share**2
+    variance = spread * n_of[stratum] / np.maximum(n_of[stratum] - 1, 1)
+    sums = [np.bincount(cue, values, minlength=size).astype(np.float64) for values in (moved, variance)]
+    return stratified_z(sums[0], np.zeros(size), sums[1])
 
 
 def content_mask(tokens: Tokens, head: Bools, function: Bools) -> Bools:

@@ -1,14 +1,16 @@
 """Data of any format as columns: one frame of questions after the other, and what was wrong with the rows.
 
 A frame has the columns `file`, `row` (from 0 in its file), `id`, `question`, `label` (true = refusal), `answer`,
-`image`, `width` and `height`; all but the first two may be null. Frames are read anew for each pass where they would
-not fit into memory.
+`image`, `width`, `height` and `weight`; all but the first two may be null. Frames are read anew for each pass where
+they would not fit into memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from unmirage.audit import reading
+from unmirage.audit.places import holder, places_of
 from unmirage.audit.reading import Fault
 from unmirage.datasets import Problem, load
 from unmirage.datasets.files import image_fault, image_folder, kind_of
@@ -33,10 +36,13 @@ SCHEMA = {
     "image": pl.String,
     "width": pl.Int32,
     "height": pl.Int32,
+    "weight": pl.Float64,
 }
 CACHE_BYTES = 512 << 20
 CHUNK_ROWS, CHUNK_CHARACTERS = 16_384, 8 << 20
 MOST_PICTURES = 20_000
+MOST_LABELS = 10_000
+_WHOLE = re.compile(r"-?\d+\.0")
 PLACEHOLDERS = frozenset({"n/a", "na", "nan", "none", "null", "-", "?"})
 REFUSAL_VALUES = frozenset(
     {"true", "1", "1.0", "yes", "refusal", "refused", "refuse", "unsafe", "harmful", "reject", "rejected"}
@@ -48,7 +54,11 @@ COMPLIANCE_VALUES = frozenset(
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are called, and which values of the label mean refusal."""
+    """What the columns of a table are called, and which values of the label mean refusal.
+
+    `weight` names the column of the rows' weights or, in VLGuard's and LLaVA's format, the key beside the question.
+    `prefix` begins the names of the options that name columns, for messages.
+    """
 
     question: str | None = None
     answer: str | None = None
@@ -56,6 +66,8 @@ class Columns:
     image: str | None = None
     id: str | None = None
     refusal: tuple[str, ...] = ()
+    weight: str | None = None
+    prefix: str = "--"
 
 
 @dataclass
@@ -75,6 +87,7 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
     defects: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
+    seen_labels: dict[str, None] = field(default_factory=dict)
     _cache: list[pl.DataFrame] = field(default_factory=list)
     _state: str = "unread"
 
@@ -92,6 +105,27 @@ class Source:
                 self._cache.clear()
             yield frame
         self._state = "cached" if first and size <= CACHE_BYTES else "streamed"
+        self._check_refusals()
+
+    @property
+    def weighted(self) -> bool:
+        """Whether a column of weights is named."""
+        return self.columns.weight is not None
+
+    def has_labels(self, file: int) -> bool:
+        """Whether a file has labels: VLGuard's has, LLaVA's has not, a table has where its column is named."""
+        format = self.format_of(self.paths[file])
+        return format == "vlguard" or (format == "table" and self.columns.label is not None)
+
+    def _check_refusals(self) -> None:
+        """A value that no row has is a mistake, and would make of its refusals what they are not."""
+        lacking = [value for value in self.columns.refusal if _label(value) not in self.seen_labels]
+        if lacking and 0 < len(self.seen_labels) < MOST_LABELS:
+            there = ", ".join(repr(value) for value in list(self.seen_labels)[:20])
+            names = ", ".join(str(path) for path in self.paths)
+            raise UserError(
+                f"{names}: {self.columns.prefix}refusal {lacking[0]} is the label of no row; the labels are {there}."
+            )
 
     def format_of(self, path: Path) -> str:
         """The format of one of the files: what was asked for or, with `auto`, what its beginning shows."""
@@ -128,6 +162,15 @@ class FrameSource:
     defects: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def weighted(self) -> bool:
+        """Whether the frame has weights."""
+        return "weight" in self.frame.columns
+
+    def has_labels(self, file: int) -> bool:
+        """Whether any row has a label."""
+        return "label" in self.frame.columns and bool(self.frame["label"].is_not_null().any())
+
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield all rows, at most 16,384 at a time."""
         start = 0
@@ -160,21 +203,50 @@ class _FileReader:
         for problem in loaded.problems:
             self._report(problem)
         if self.note:
-            self.source.warnings += loaded.warnings
+            known = f"'instr-resp.{self.source.columns.weight}'"
+            self.source.warnings += [warning for warning in loaded.warnings if known not in warning]
         folder = image_folder(self.path, self.source.images)
+        weights = self._weights(format, [query.question for query in loaded.queries])
         for row, query in enumerate(loaded.queries):
+            self._bounded(row, "question", query.question)
+            self._bounded(row, "answer", query.reference)
             image = str(query.image.relative_to(folder)) if query.image else None
             label = query.harmful if format == "vlguard" else None
             width, height = self._size(query.image)
             yield {
                 "file": self.number, "row": row, "id": query.id, "question": query.question, "label": label,
-                "answer": query.reference, "image": image, "width": width, "height": height,
+                "answer": query.reference, "image": image, "width": width, "height": height, "weight": weights[row],
             }  # fmt: skip
+
+    def _weights(self, format: str, questions: list[str]) -> list[float | None]:
+        """The weights that stand beside the questions in the file."""
+        name = self.source.columns.weight
+        if name is None:
+            return [None] * len(questions)
+        rows = reading.json_rows(self.path)
+        places = places_of(format, rows, questions)
+        return [self._weight(row, holder(rows[row], place).get(name)) for row, place in places]
+
+    def _weight(self, row: int, value: Any) -> float | None:
+        """A weight; None where there is none, UserError where it is no number of 0 or more."""
+        text = (_text(value) or "").strip()
+        if not text:
+            return None
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not 0 <= weight < math.inf or isinstance(value, bool):
+            raise UserError(
+                f"{self.path}, row {row} (counting from 0), field {self.source.columns.weight!r}: {text[:60]!r} is no "
+                "weight; write a number of 0 or more."
+            )
+        return weight
 
     def _table(self) -> Iterator[dict[str, Any]]:
         columns = self.source.columns
         if columns.question is None:
-            raise UserError(f"{self.path} is a table; name the column of its questions with --question.")
+            raise UserError(f"{self.path} is a table; name the column of its questions with {columns.prefix}question.")
         label_of = self._labeller(columns)
         for row, raw in enumerate(reading.rows_of(self.path, self.source.encoding)):
             if isinstance(raw, Fault):
@@ -189,35 +261,40 @@ class _FileReader:
             yield {
                 "file": self.number, "row": row, "id": _text(raw.get(columns.id)) if columns.id else None,
                 "question": question, "label": label_of(row, raw),
-                "answer": _text(raw.get(columns.answer)) if columns.answer else None,
+                "answer": self._answer(row, raw),
                 "image": image, "width": width, "height": height,
+                "weight": self._weight(row, raw.get(columns.weight)) if columns.weight else None,
             }  # fmt: skip
 
     def _check_columns(self, raw: dict[str, Any]) -> None:
         """Names that the first row lacks; JSON rows may leave out what is null, but hardly in the first."""
         columns = self.source.columns
         named = {"question": columns.question, "answer": columns.answer, "label": columns.label}
-        for option, name in (named | {"image": columns.image, "id": columns.id}).items():
+        for option, name in (named | {"image": columns.image, "id": columns.id, "weight": columns.weight}).items():
             if name is not None and name not in raw:
                 there = ", ".join(map(repr, list(raw)[:30]))
-                raise UserError(f"{self.path} has no column {name!r} (--{option}); its columns are {there}.")
+                raise UserError(
+                    f"{self.path} has no column {name!r} ({columns.prefix}{option}); its columns are {there}."
+                )
 
     def _labeller(self, columns: Columns) -> Callable[[int, dict[str, Any]], bool | None]:
         if columns.label is None:
             return lambda _row, _raw: None
-        name, chosen = columns.label, {value.strip().lower() for value in columns.refusal}
+        name, chosen = columns.label, {_label(value) for value in columns.refusal}
+        seen = self.source.seen_labels
 
         def label_of(row: int, raw: dict[str, Any]) -> bool | None:
-            text = (_text(raw.get(name)) or "").strip().lower()
+            text = _label(raw.get(name))
             if not text:
-                self._report(Problem(self.path, row, name, "no-label", "there is no label", "add it", skipped=False))
-                return None
+                return None  # what that means depends on where labels are taken from, see `data`
             if chosen:
+                if text not in seen and len(seen) < MOST_LABELS:
+                    seen[text] = None
                 return text in chosen
             if text not in REFUSAL_VALUES | COMPLIANCE_VALUES:
                 raise UserError(
                     f"{self.path}, row {row} (counting from 0), field {name!r}: {text[:60]!r} is not known as a label; "
-                    "say with --refusal VALUE which values mean refusal (it may be repeated)."
+                    f"say with {columns.prefix}refusal VALUE which values mean refusal (it may be repeated)."
                 )
             return text in REFUSAL_VALUES
 
@@ -229,7 +306,7 @@ class _FileReader:
             what = f"the question is {kind_of(value)}, not text"
             self._report(Problem(self.path, row, name, "question-not-text", what, "name a column of text"))
             return None
-        text = (_text(value) or "").replace("<image>", "").strip()
+        text = (self._bounded(row, name, _text(value)) or "").replace("<image>", "").strip()
         fix = "write the question or delete the row"
         if not text:
             self._report(Problem(self.path, row, name, "empty-question", "the question is empty", fix))
@@ -238,6 +315,19 @@ class _FileReader:
             what = f"the question is only the placeholder {text!r}"
             self._report(Problem(self.path, row, name, "placeholder-question", what, fix))
             return None
+        return text
+
+    def _answer(self, row: int, raw: dict[str, Any]) -> str | None:
+        name = self.source.columns.answer
+        return None if name is None else self._bounded(row, name, _text(raw.get(name)))
+
+    def _bounded(self, row: int, name: str, text: str | None) -> str | None:
+        """The text itself; UserError where it is so long that to split it into words would take all memory."""
+        if text is not None and len(text) > reading.LONGEST:
+            raise UserError(
+                f"{self.path}, row {row} (counting from 0), field {name!r} has {len(text)} characters, so it is no "
+                "question or answer; correct the row or delete it."
+            )
         return text
 
     def _image(self, row: int, value: Any) -> tuple[str | None, int | None, int | None]:
@@ -289,6 +379,12 @@ def _framed(rows: Iterable[dict[str, Any]]) -> Iterator[pl.DataFrame]:
 
 def _frame(held: list[tuple[Any, ...]]) -> pl.DataFrame:
     return pl.DataFrame(held, schema=SCHEMA, orient="row")
+
+
+def _label(value: Any) -> str:
+    """A label as it is compared: without case, and a whole number is the same number however it is written."""
+    text = (_text(value) or "").strip().lower()
+    return text[:-2] if _WHOLE.fullmatch(text) else text
 
 
 def _text(value: Any) -> str | None:

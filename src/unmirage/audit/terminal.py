@@ -19,18 +19,21 @@ SHOWN = 12
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def print_audit(audit: Audit, after: Sequence[Score] | None = None) -> None:
-    """Print the whole audit; `after` holds the scores of repaired data, printed beside those before."""
+def print_audit(audit: Audit, after: Audit | None = None) -> None:
+    """Print the whole audit; `after` is that of the repaired data, whose scores are printed beside those before."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     more, fewer = audit.directions
-    console.print(Text(f"{audit.n} rows from {', '.join(audit.files)}: {audit.k} {more}, {audit.n - audit.k} {fewer}"))
+    weighted = "" if audit.n_effective is None else f" (weighted: {audit.base_rate:.1%} {more})"
+    counts = f"{audit.k} {more}, {audit.n - audit.k} {fewer}{weighted}"
+    console.print(Text(f"{audit.n} rows from {', '.join(audit.files)}: {counts}"))
     console.print(Text(f"Label: {audit.label_source}\n"))
     console.print(Text(verdict(audit), style="bold"))
-    console.print(_scores(audit, after))
+    console.print(_scores(audit, after.scores if after else None))
+    if after is not None:
+        console.print(Text(f"\n{after_repair(after)}", style="bold"))
     shortcuts = [cue for cue in audit.cues if cue.shortcut]
-    content = [cue for cue in audit.cues if cue.content_word and cue.q < 0.05]
     console.print(_cues(f"Shortcuts: no content, and still tell {more} among questions of equal content", shortcuts))
-    console.print(_cues("Content that tells it, which is legitimate", content))
+    console.print(_cues("Content that tells it, which is legitimate", audit.legitimate))
     if audit.defects:
         console.print(_defects(audit))
     for note in audit.notes:
@@ -51,6 +54,15 @@ def verdict(audit: Audit) -> str:
     if score.low <= score.majority:
         return f"{tells} {beside}: no better than not looking."
     return f"{tells} {beside}: it avoids {score.gain:.0%} of the errors of not looking."
+
+
+def after_repair(after: Audit) -> str:
+    """One sentence on the repaired data."""
+    left = [f"{cue.cue} ({cue.position})" for cue in after.shortcuts]
+    names = f": {', '.join(printable(name) for name in left[:6])}{' ...' if len(left) > 6 else ''}" if left else ""
+    rate = "weighted to " if after.n_effective is not None else ""
+    count = "no shortcut" if not left else "1 shortcut" if len(left) == 1 else f"{len(left)} shortcuts"
+    return f"After the repair: {after.n} rows, {rate}{after.base_rate:.1%} {after.directions[0]}, {count}{names}."
 
 
 def _scores(audit: Audit, after: Sequence[Score] | None) -> Table:

@@ -26,15 +26,20 @@ VALUES: dict[str, Label] = {
 }
 ANSWER_COLUMNS = ("answer", "completion", "response", "text")
 LABEL_COLUMNS = ("label", "final_label")
+LABELS = ("refusal", "partial", "compliance", "irrelevant")
 QUESTION_COLUMNS = ("question", "prompt")
 WEIGHT_COLUMN = "weight"
+HARM_COLUMN = "harm"
+HARMS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "": None}
+"""What people say of harm; empty where they leave it open."""
 
 
 @dataclass(frozen=True)
 class Labelled:
     """One answer with the label that people gave it; `row` counts from 1, without the heading.
 
-    `weight` says how many answers it stands for, where answers were drawn with unequal chances.
+    `weight` says how many answers it stands for, where answers were drawn with unequal chances. `harm`: whether people
+    see harm in it; None where they were not asked or leave it open.
     """
 
     row: int
@@ -42,15 +47,17 @@ class Labelled:
     label: Label
     question: str = ""
     weight: float = 1.0
+    harm: bool | None = None
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns; None: the first known name that the file has."""
+    """Names of the columns; None: the first known name that the file has. `harm` need not be there unless named."""
 
     answer: str | None = None
     label: str | None = None
     question: str | None = None
+    harm: str | None = None
 
 
 KNOWN = Columns()
@@ -61,8 +68,8 @@ def read_values(pairs: list[str]) -> dict[str, Label]:
     values = dict(VALUES)
     for pair in pairs:
         value, _, label = pair.rpartition("=")
-        if not value or label not in ("refusal", "partial", "compliance"):
-            raise UserError(f"{pair!r} is no VALUE=LABEL; LABEL is refusal, partial or compliance.")
+        if not value or label not in LABELS:
+            raise UserError(f"{pair!r} is no VALUE=LABEL; LABEL is {', '.join(LABELS[:-1])} or {LABELS[-1]}.")
         values[value.strip()] = Label(label)
     return values
 
@@ -78,6 +85,7 @@ def read_labels(path: Path, columns: Columns = KNOWN, values: Mapping[str, Label
         raise UserError(f"{path} holds no rows; give a file of answers with labels.")
     answer = _column(path, rows[0], columns.answer, ANSWER_COLUMNS, "--answer-column")
     label = _column(path, rows[0], columns.label, LABEL_COLUMNS, "--label-column")
+    harm = _column(path, rows[0], columns.harm, (), "--harm-column") if columns.harm else HARM_COLUMN
     question = columns.question or next((name for name in QUESTION_COLUMNS if name in rows[0]), None)
     return [
         Labelled(
@@ -86,6 +94,7 @@ def read_labels(path: Path, columns: Columns = KNOWN, values: Mapping[str, Label
             _label(path, number, row, label, values),
             str(row.get(question) or "") if question else "",
             _weight(path, number, row),
+            _harm(path, number, row, harm),
         )
         for number, row in enumerate(rows, start=1)
     ]
@@ -156,11 +165,22 @@ def _weight(path: Path, number: int, row: Mapping[str, Any]) -> float:
     return weight
 
 
+def _harm(path: Path, number: int, row: Mapping[str, Any], column: str) -> bool | None:
+    value = row.get(column)
+    said = "" if value is None else str(value).strip().lower()
+    if said not in HARMS:
+        raise UserError(
+            f"{path}, row {number}, column {column!r}: {value!r} does not say whether the answer is harmful; write yes, "
+            "no or nothing there, or name the column of harm with --harm-column."
+        )
+    return HARMS[said]
+
+
 def _label(path: Path, number: int, row: Mapping[str, Any], column: str, values: Mapping[str, Label]) -> Label:
     value = str(row.get(column, "")).strip()
     if value not in values:
         raise UserError(
             f"{path}, row {number}, column {column!r}: the label {value!r} is unknown; say what it means with "
-            f"--value {value or 'VALUE'}=refusal (or partial, compliance)."
+            f"--value {value or 'VALUE'}=refusal (or {', '.join(LABELS[1:])})."
         )
     return values[value]

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from unmirage.audit.model.screening import Screening
 
 EXAMPLES, FILLERS = 12, 2
+_NO_VERDICT = {
+    Label.ERROR: "never came",
+    Label.FILTERED: "were held back",
+    Label.UNPARSED: "could not be judged",
+}
 
 
 @dataclass
@@ -92,6 +97,16 @@ class Table:
         """Refused 1, off topic 1/2, answered 0, None without a verdict."""
         verdict = self.verdict(query, edit)
         return None if verdict is None else leaning(verdict)
+
+    def unanswered(self) -> list[str]:
+        """How many answers have no verdict, and why the most of them have none; these are in no rate."""
+        told = []
+        for label, what in _NO_VERDICT.items():
+            why = [verdict.why for verdict in self._verdicts.values() if verdict.label is label]
+            if why:
+                often = max(set(why), key=why.count)
+                told.append(f"{len(why)} of {len(self._verdicts)} answers {what} ({often}); they are in no rate.")
+        return told
 
     @property
     def tells_off_topic(self) -> bool:
@@ -163,7 +178,7 @@ class Findings:
         scorer = self.screening.scorer
         return Means(
             refused=self._still_refused,
-            text=lambda prompt: self.table.asker.ask([prompt], "taking refusals apart")[0].text,
+            text=lambda prompt: self.table.asker.ask([prompt], "asking with parts hidden")[0].text,
             score=(lambda prompts: scorer.score(prompts, "scoring")) if scorer else None,
             gradients=self._gradients() if scorer else None,
         )
@@ -214,7 +229,7 @@ class Findings:
 
     def notes(self) -> list[str]:
         """What a reader must know besides the figures."""
-        found = []
+        found = self.table.unanswered()
         skipped = len(self.tried) - len(self.matter)
         if skipped:
             found.append(

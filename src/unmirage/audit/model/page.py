@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from unmirage.audit.model import figures
 from unmirage.audit.model.results import Attribution, Effect, Example, ModelAudit, SideBySide
+from unmirage.audit.model.sidebyside import untouched_sentence
 from unmirage.audit.model.summary import headline, order
 from unmirage.report import wording
 from unmirage.report.images import Picture, embed
@@ -97,9 +98,9 @@ def _sides(audit: ModelAudit) -> list[SideBySide]:
 
 
 def _r(one: SideBySide) -> str:
-    if one.r is not None:
-        return f"Pearson's r = {one.r:.2f} over the {one.n} words that the data have."
-    return f"The data have {one.n} of these words at the opening: too few for a correlation."
+    few = f"The data have {one.n} of these words at the opening: too few for a correlation."
+    known = few if one.r is None else f"Pearson's r = {one.r:.2f} over the {one.n} words that the data have."
+    return f"{known} {untouched_sentence(one)}".strip()
 
 
 def _forests(records: Sequence[Effect]) -> list[tuple[str, str, Markup]]:

@@ -11,7 +11,7 @@ from unmirage.schema import Frozen
 
 Metric = Literal["refusal", "leaning", "score"]
 Measured = Literal["generated", "score"]
-Reading = Literal["refusal cue", "compliance cue", "any change", "no effect", "not tested"]
+Reading = Literal["refusal cue", "compliance cue", "any change", "no effect", "too few to say", "not tested"]
 
 
 class Effect(Frozen):
@@ -104,12 +104,16 @@ class WordPoint(Frozen):
 
 
 class SideBySide(Frozen):
-    """All points of one metric, and Pearson's r over the words that the data hold (None below three of them)."""
+    """All points of one metric, and Pearson's r over the words that the data hold (None below three of them).
+
+    untouched: the words among them that the data do not tie to refusal; none where the metric is no rate.
+    """
 
     metric: Metric
     points: list[WordPoint]
     n: int
     r: float | None = None
+    untouched: list[str] = Field(default_factory=list)
 
 
 class WordShare(Frozen):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,14 @@ from unmirage.audit.model.edits import bare
 from unmirage.audit.model.results import Effect, Metric, SideBySide, WordPoint
 from unmirage.errors import UserError
 
+if TYPE_CHECKING:
+    from unmirage.audit.table import Columns
+
 LEAST = 10
 """Fewer rows with a word say too little about it."""
+TIED = 1.96
+"""A word of the data whose |z| is smaller goes neither with refusal nor against it."""
+NEAR = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +41,16 @@ Words = Mapping[tuple[str, str], DataWord]
 """Words of data by themselves, in lower case, and where they stand: "opening" or "anywhere"."""
 
 
-def read_words(path: Path) -> dict[tuple[str, str], DataWord]:
-    """Words of an `audit.json`, or of a data file in any format that `unmirage audit data` reads."""
+def read_words(path: Path, columns: Columns | None = None) -> dict[tuple[str, str], DataWord]:
+    """Words of an `audit.json`, or of a data file in any format that `unmirage audit data` reads.
+
+    `columns` names those of a table.
+    """
     record = _record(path)
     if record is None:
-        from unmirage.audit import Source, audit_data
+        from unmirage.audit import Columns, Source, audit_data
 
-        record = audit_data(Source([path])).record()
+        record = audit_data(Source([path], columns or Columns(prefix="--data-"))).record()
     return from_record(path, record)
 
 
@@ -97,7 +106,36 @@ def _points(metric: Metric, records: Sequence[Effect], words: Words) -> SideBySi
         points.append(_point([one for one in mine if bare(one.word) == word], words.get((word, "opening"))))
     held = [p for p in points if p.data_difference is not None and p.data_n >= LEAST]
     r = _pearson([p.data_difference or 0.0 for p in held], [p.effect for p in held])
-    return SideBySide(metric=metric, points=points, n=len(held), r=r)
+    untouched = [] if metric == "score" else _untouched(points, words)
+    return SideBySide(metric=metric, points=points, n=len(held), r=r, untouched=untouched)
+
+
+def _untouched(points: Sequence[WordPoint], words: Words) -> list[str]:
+    """Words that the data do not tie to refusal: they have none or few rows with it, or these are refused as usual."""
+    if not words:
+        return []
+    return [p.word for p in points if p.data_n < LEAST or p.data_z is None or abs(p.data_z) < TIED]
+
+
+def untouched_sentence(found: SideBySide) -> str:
+    """How near to nothing the words are that the data do not touch; empty where there are none."""
+    effects = [p.effect for p in found.points if p.word in found.untouched]
+    if not effects:
+        return ""
+    near = sum(abs(effect) <= NEAR for effect in effects)
+    middle = sum(abs(effect - mean) <= NEAR for effect, mean in zip(effects, _means_of_others(effects), strict=True))
+    return (
+        f"Of {len(effects)} words that the data do not tie to refusal, {near} lie within {100 * NEAR:.0f} points "
+        f"of the control words and {middle} within as much of one another's mean; they reach from "
+        f"{100 * min(effects):+.0f} to {100 * max(effects):+.0f}."
+    )
+
+
+def _means_of_others(values: Sequence[float]) -> list[float]:
+    """Of each value the mean of the other ones; itself where it is alone."""
+    if len(values) < 2:
+        return list(values)
+    return [(sum(values) - value) / (len(values) - 1) for value in values]
 
 
 def _point(records: Sequence[Effect], word: DataWord | None) -> WordPoint:

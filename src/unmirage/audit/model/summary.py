@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unmirage.audit.model.edits import Position
 from unmirage.audit.model.results import Effect, ModelAudit
 from unmirage.report.wording import listing
+
+_PLACES: dict[Position, str] = {
+    "opening": "at the opening",
+    "begin": "put in at the beginning",
+    "end": "put in at the end",
+}
 
 
 def headline(audit: ModelAudit) -> list[str]:
@@ -19,12 +26,10 @@ def headline(audit: ModelAudit) -> list[str]:
 
 
 def _sentence(records: Sequence[Effect], sort: str) -> str:
-    refusing, complying = _cues(records, "refusal cue"), _cues(records, "compliance cue")
-    parts = []
-    if refusing:
-        parts.append(f"{listing(refusing)} {'makes' if len(refusing) == 1 else 'make'} this model refuse")
-    if complying:
-        parts.append(f"{listing(complying)} {'makes' if len(complying) == 1 else 'make'} it answer")
+    parts = [
+        *_cues(records, "refusal cue", "this model refuse"),
+        *_cues(records, "compliance cue", "it answer"),
+    ]
     changed = any(one.reading == "any change" and one.metric == "refusal" for one in records)
     control = " Other words change its refusals too, but no more than neutral words do." if changed else ""
     if not parts:
@@ -32,13 +37,19 @@ def _sentence(records: Sequence[Effect], sort: str) -> str:
     return f"On {sort} questions, more than any neutral word in the same place, {', and '.join(parts)}.{control}"
 
 
-def _cues(records: Sequence[Effect], reading: str, most: int = 4) -> list[str]:
-    """Words of one reading by any metric, the strongest first, with where they stand."""
-    found = sorted((one for one in records if one.reading == reading), key=lambda one: -abs(one.minus_control or 0.0))
-    places = {"opening": "at the opening", "begin": "put in at the beginning", "end": "put in at the end"}
-    names = list(dict.fromkeys(f"“{one.word}” {places[one.position]}" for one in found))
-    rest = len(names) - most
-    return names[:most] + ([f"{rest} other{'s' if rest > 1 else ''}"] if rest > 0 else [])
+def _cues(records: Sequence[Effect], reading: str, does: str, most: int = 4) -> list[str]:
+    """What the words of one reading do, by any metric: the strongest first, each place once behind its words."""
+    mine = sorted((one for one in records if one.reading == reading), key=lambda one: -abs(one.minus_control or 0.0))
+    found = list(dict.fromkeys((one.position, one.word) for one in mine))
+    if not found:
+        return []
+    words: dict[Position, list[str]] = {}
+    for place, word in found[:most]:
+        words.setdefault(place, []).append(f"“{word}”")
+    rest = len(found) - most
+    named = [f"{listing(some)} {_PLACES[place]}" for place, some in words.items()]
+    others = [f"{rest} other{'s' if rest > 1 else ''}"] if rest > 0 else []
+    return [f"{listing([*named, *others])} {'makes' if len(found) == 1 else 'make'} {does}"]
 
 
 def order(one: Effect) -> tuple[str, bool, bool, float, str]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unmirage.audit.model.results import Effect, ModelAudit
+from unmirage.audit.model.sidebyside import untouched_sentence
 from unmirage.audit.model.summary import headline
 
 ROWS = 24
@@ -38,8 +39,14 @@ def print_audit(audit: ModelAudit, console: Console | None = None) -> None:
         "Percent refused, before -> after; then points against neutral and random words at the same place, with the "
         "95 % interval. *: by leaning, which tells off-topic answers from answers. ~: predicted by the score."
     )
-    for sentence in (*headline(audit), audit.scoring.why, *audit.notes):
+    untouched = [untouched_sentence(one) for one in audit.side_by_side if one.metric == _shown(audit)]
+    for sentence in (*headline(audit), *filter(None, untouched), audit.scoring.why, *audit.notes):
         console.print(escape(sentence), highlight=False)
+
+
+def _shown(audit: ModelAudit) -> str:
+    """The metric that tells most apart: leaning where the judge knows off-topic answers, else refusal."""
+    return "leaning" if any(one.metric == "leaning" for one in audit.side_by_side) else "refusal"
 
 
 def _best(one: Effect, records: Sequence[Effect]) -> float:

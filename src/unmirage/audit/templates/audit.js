@@ -25,7 +25,7 @@
   var fits = function (cue) {
     var text = search.value.trim().toLowerCase();
     var shown = wanted.show === "all" || (wanted.show === "shortcut" && cue.shortcut) ||
-      (wanted.show === "content" && cue.content_word && cue.q < 0.05) || (wanted.show === "significant" && cue.q < 0.05);
+      (wanted.show === "content" && cue.legitimate) || (wanted.show === "significant" && cue.q < 0.05);
     return (text ? cue.cue.toLowerCase().indexOf(text) >= 0 : shown) &&
       (wanted.position === "all" || cue.position === wanted.position);
   };
@@ -51,7 +51,7 @@
       var path = "";
       for (var i = 0; i <= 60; i += 1) {
         var n = Math.pow(10, low + (high - low) * i / 60);
-        var rate = data.base + z * Math.sqrt(data.base * (1 - data.base) / n);
+        var rate = data.base + z * Math.sqrt(data.base * (1 - data.base) / (n * data.counted));
         path += (i ? "L" : "M") + x(n).toFixed(1) + " " + y(Math.min(1, Math.max(0, rate))).toFixed(1);
       }
       picture.appendChild(make("path", { "class": "funnel", d: path }));
