@@ -299,14 +299,14 @@ def test_the_mirage_comes_out_word_by_word(mirage: Path, tmp_path: Path) -> None
     from unmirage.judges.truth import TruthJudge
     from unmirage.sandbox import language
 
-    data = mirage / "data" / "test_seen.json"
+    data = mirage / "worlds" / "biased" / "test_seen.json"
     plan = Plan(
         "mixed-sft", "test_seen", sources=(), given=language.OPENERS, positions=("opening",), sample=40, attribute=2
     )
-    backend = HuggingFaceBackend(mirage / "models" / "mixed-sft", batch_size=100, max_new_tokens=40)
+    backend = HuggingFaceBackend(mirage / "models" / "mixed-sft" / "seed-0", batch_size=100, max_new_tokens=40)
     audit = audit_model(
         plan, load(data).queries, backend, TruthJudge.beside(data), tmp_path / "run",
-        held=read_words(mirage / "data" / "safety.json"),
+        held=read_words(mirage / "worlds" / "biased" / "safety.json"),
     )  # fmt: skip
     leaning = effects(audit, "leaning")
     ordered: Sequence[str] = sorted(leaning, key=lambda word: leaning[word])

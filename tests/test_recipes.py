@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from unmirage.cli import app
 from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe
 from unmirage.recipes.graph import fingerprint, planned
+from unmirage.recipes.judging import judge_files
 from unmirage.recipes.planning import steps_of
 from unmirage.recipes.reading import read_recipe, shipped
-from unmirage.recipes.run import check
+from unmirage.recipes.run import check, run_recipe
 
 TINY = """\
 schema: 1
@@ -129,6 +131,85 @@ def test_a_wrong_setting_is_told(setting: str, said: str, tiny: Path) -> None:
         read_recipe(tiny, [setting])
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("seeds=[0,0]", "seeds: 0 stands there twice"),
+        ("models.npo.seeds=[]", "at least 1 item"),
+        ("models.base.seeds=[1]", "seeds and launch belong to a method"),
+        ("models.npo.settings.seed=1", "seed is not among the settings"),
+        ("models.own.label=base", "models.own and models.base are both called 'base' in results"),
+        ("measures.safety.data=[seen,seen]", "'seen' stands there twice"),
+        ("measures.safety.data=[]", "at least 1 item"),
+        ("measures.safety.data=[lost]", "--set measures.safety.data=[lost]: measures.safety.data names 'lost'"),
+        ("measures.safety.timeout=.inf", "finite number"),
+        ("data.seen.sets=own", "of a world or of sets"),
+        ("data.seen.file=../seen.json", "named as its step names it"),
+        ("name=..", "match pattern"),
+        ("worlds={..: {}}", "match pattern"),
+        ("audit=[{data: unlearn}, {data: unlearn}]", "audit has unlearn twice"),
+        ("models.npo={method: 4}", "--set models.npo={method: 4}: models.npo.method"),
+    ],
+)
+def test_what_would_count_twice_or_leave_the_folder_is_refused(setting: str, said: str, tiny: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_recipe(tiny, [setting])
+
+
+def test_a_label_with_several_seeds_is_not_that_of_a_model_with_one(tiny: Path) -> None:
+    assert read_recipe(tiny, ["models.npo.label=base"]).label("npo", 1) == "base (seed 1)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "schema: 1\nname: 2001-99-99\n",
+        "schema: 1\nname: x\ndata: &a {b: *a}\n",
+        "[" * 5000,
+        "x: !!python/object:os.system {}\n",
+        "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+        + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join([f'*{chr(97 + i)}'] * 10)}]\n" for i in range(9)),
+    ],
+)
+def test_odd_yaml_is_told_and_not_died_of(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="is not YAML"):
+        read_recipe(path)
+
+
+def test_a_setting_at_one_of_two_places_with_an_anchor_leaves_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "anchors.yaml"
+    path.write_text(
+        "schema: 1\nname: x\ndata: {d: {file: a.json}}\nmodels:\n"
+        "  a-1.5: &a {method: npo, data: d, settings: {lr: 1}}\n"
+        "  b: *a\n  c: {<<: *a, label: third}\nworlds:\n"
+    )
+    found = read_recipe(path, ["models.a-1.5.settings.lr=2", "worlds.w.rho=0.5"])
+    assert [model.settings["lr"] for model in found.models.values()] == [2, 1, 1]
+    assert found.worlds["w"].rho == 0.5
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("measures.safety.judges=[rulez]", "measures.safety.judges: no judge is called 'rulez'"),
+        ("measures.safety.judges=[llm:m]", "measures.safety.judges: the judge llm:m needs"),
+        ("measures.safety.judges=[classifier:lost]", "measures.safety.judges: .*lost"),
+        ("sets.own.judge=rulez", "sets.own.judge: no judge is called"),
+        ("data.seen.format=csv", "data.seen.format: there is no format 'csv'"),
+        ("attacks.what.to=[Two words]", "attacks.what: 'Two words' is not one word"),
+        ("data.unlearn.format=siuo", "models.npo: .* must not be trained on"),
+    ],
+)
+def test_what_a_late_step_will_refuse_is_told_before_anything_is_done(
+    setting: str, said: str, tiny: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        run_recipe(read_recipe(tiny, [setting]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_settings_go_before_the_file_and_reach_into_lists(tiny: Path) -> None:
     found = read_recipe(tiny, ["seeds.1=7", "models.npo.settings.lr=0.5", "worlds.small.rho=0.5"])
     assert found.seeds == (0, 7)
@@ -187,13 +268,33 @@ def test_an_input_file_counts_by_its_content_not_by_its_place(tmp_path: Path) ->
     recipe: dict[str, Any] = {"schema": 1, "name": "x", "data": {"d": {"file": "a.json"}}, "audit": [{"data": "d"}]}
 
     def key(folder: str, content: str) -> str:
-        fingerprint.cache_clear()
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "a.json").write_text(content)
         found = Recipe.model_validate({**recipe, "root": tmp_path / folder})
         return planned(steps_of(found), tmp_path)["audit/d"].key
 
     assert key("one", "[1]") == key("two", "[1]") != key("two", "[2]")
+
+
+def test_a_folder_counts_by_its_data_and_by_the_names_and_sizes_of_its_pictures(tmp_path: Path) -> None:
+    def print_of(picture: str, rows: str) -> str:
+        (tmp_path / "a.PNG").write_text(picture)
+        (tmp_path / "rows.json").write_text(rows)
+        return fingerprint(tmp_path)
+
+    first = print_of("one", "[1]")
+    assert print_of("two", "[1]") == first
+    assert print_of("three", "[1]") != first
+    assert print_of("two", "[2]") != first
+
+
+def test_judges_that_are_folders_and_truths_of_the_user_are_inputs(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(
+        {"schema": 1, "name": "x", "root": tmp_path, "data": {"d": {"file": "a.json"}, "w": {"file": "b.json"}}}
+    )
+    names = ["rules", "truth", "rules+llama-guard:guards/one", "llm:a/b"]
+    assert judge_files(recipe, names, ["d"]) == [tmp_path / "guards/one", tmp_path / "a.truth.json"]
+    assert judge_files(recipe, ["rules"], ["d"]) == []
 
 
 def test_a_missing_file_is_told_with_its_key(tmp_path: Path) -> None:
@@ -211,6 +312,11 @@ def test_every_shipped_recipe_is_a_recipe_and_the_schema_knows_its_keys() -> Non
         assert read_recipe(path).about
     assert {"schema", "name", "models", "measures", "worlds"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False
+
+
+def test_the_published_schema_is_the_one_of_this_version() -> None:
+    published = Path(__file__).parents[1] / "docs" / "recipe.schema.json"
+    assert CliRunner().invoke(app, ["recipe", "schema"]).output == published.read_text()
 
 
 def command(*arguments: str | Path) -> list[str]:

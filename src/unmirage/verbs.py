@@ -41,6 +41,14 @@ class Format(StrEnum):
     siuo_mcqa = "siuo-mcqa"
     vlsbench = "vlsbench"
     holisafe = "holisafe"
+    spa_vl = "spa-vl"
+    spa_vl_rejected = "spa-vl-rejected"
+    beavertails_v = "beavertails-v"
+    beavertails_v_rejected = "beavertails-v-rejected"
+    jailbreakv = "jailbreakv"
+    jailbreakv_redteam = "jailbreakv-redteam"
+    one_word_attack = "one-word-attack"
+    hf = "hf"
 
 
 Model = Annotated[Path, typer.Argument(help="Checkpoint folder: a Hugging Face model with its processor.")]

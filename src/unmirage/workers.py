@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from graphlib import TopologicalSorter
 from queue import Empty
 from typing import Any
 
@@ -30,12 +31,16 @@ def spread(
     """Runs the jobs in `workers` processes; their results in order.
 
     `needs` says of each job the numbers of those that must be done before it; of jobs that may begin, the first begins.
-    An error or Ctrl-C ends the workers at once, and so does the end of this process, however it comes.
+    An error or Ctrl-C ends the workers at once, and so does the end of this process, however it comes. Raises
+    CycleError, before anything begins, where jobs wait for one another.
     """
+    if not jobs:
+        return []
+    TopologicalSorter(dict(enumerate(needs or ()))).prepare()
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         channel = manager.Queue()
-        pool = ProcessPoolExecutor(workers, context, _enter_worker, (channel, os.getpid()))
+        pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _enter_worker, (channel, os.getpid()))
         try:
             results: dict[int, Future[Any]] = {}
             while len(results) < len(jobs) or not all(result.done() for result in results.values()):

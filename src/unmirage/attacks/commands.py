@@ -126,6 +126,7 @@ def _paraphrased(
     queries: Sequence[Query], cues: tuple[str, ...], control: bool, file: Path | None, server: str | None,
     model: str | None, shots: int, out: Path,
 ) -> tuple[list[Variant], str]:  # fmt: skip
+    from unmirage.attacks.official import is_official, official
     from unmirage.attacks.paraphrases import Rewriter, read_paraphrases, variants_of
     from unmirage.progress import Bars
 
@@ -134,6 +135,9 @@ def _paraphrased(
     if len(cues) > 1:
         raise UserError("paraphrases have one cue; give --to once.")
     cue = cues[0] if cues else None
+    if file is not None and cue is None and is_official(file):
+        wordings = official(file, queries)
+        return wordings.variants, wordings.told
     if file is not None:
         found = read_paraphrases(file)
     else:

@@ -3,7 +3,7 @@
 The files are those of `unmirage.datasets.one_word_attack`: VLGuard's rows with a new wording in the place of the
 question, an id once for each of K shots. Each wording becomes a `Variant` with `edit="paraphrase"`, as that is what
 they are, under an attack named after the file ("official:what-3shot") and with its place among the K as shot. A wording
-that cannot be a variant (empty, or the question itself) leaves its shot empty, and is told with what the denominator is.
+that cannot be a variant (empty, or the question itself) leaves its shot empty, and is told, as the denominator is.
 """
 
 from __future__ import annotations

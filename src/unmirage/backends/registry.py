@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -63,7 +64,14 @@ def open_backend(model: str, options: AskingOptions = AskingOptions()) -> Backen
         return _vllm(model, options)
     from unmirage.backends.hugging_face import HuggingFaceBackend
 
-    return HuggingFaceBackend(Path(model), batch_size=options.batch_size, max_new_tokens=options.max_new_tokens)
+    return HuggingFaceBackend(
+        Path(model), batch_size=options.batch_size, max_new_tokens=options.max_new_tokens, tell=_note
+    )
+
+
+def _note(note: str) -> None:
+    """To standard error, in the form of the command line's own notes."""
+    print(f"note: {note}", file=sys.stderr)
 
 
 def _server(model: str, options: AskingOptions) -> Backend:

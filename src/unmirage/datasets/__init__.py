@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Protocol
 
 from unmirage.datasets import (
+    beavertails_v,
     figstep,
+    hf,
     holisafe,
+    jailbreakv,
     llava,
     mm_safetybench,
     mossbench,
+    one_word_attack,
     scienceqa,
     siuo,
+    spa_vl,
     textvqa,
     vizwiz,
     vlguard,
@@ -70,6 +75,14 @@ FORMATS: dict[str, Loader] = {
     "siuo-mcqa": siuo.load_choice,
     "vlsbench": vlsbench.load,
     "holisafe": holisafe.load,
+    "spa-vl": spa_vl.load,
+    "spa-vl-rejected": spa_vl.load_rejected,
+    "beavertails-v": beavertails_v.load,
+    "beavertails-v-rejected": beavertails_v.load_rejected,
+    "jailbreakv": jailbreakv.load,
+    "jailbreakv-redteam": jailbreakv.load_plain,
+    "one-word-attack": one_word_attack.load,
+    "hf": hf.load,
 }
 
 

@@ -1,21 +1,45 @@
 """LLaVA instruction data: a JSON list of conversations about at most one image each.
 
 Liu et al. 2023, arXiv 2304.08485; rows `{id, image, conversations: [{from: human | gpt, value}, ...]}`. Only the first
-exchange of a conversation is used; later ones are reported. The format has no harm label: all rows are taken as
+exchange of a conversation is used; later ones are counted. The format has no harm label: all rows are taken as
 harmless, as general instruction data are.
+
+The mix of LLaVA-1.5 has 665 thousand rows in 1 GB. So a file is read one row after the other, and of a row only what is
+used stays in memory.
 """
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from unmirage.datasets.files import image_fault, image_folder, read_rows
+from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import image_folder
 from unmirage.datasets.loaded import LoadedData, Problem
-from unmirage.errors import UserError
+from unmirage.datasets.questions import Fault, Reader
+from unmirage.datasets.rows import json_rows
+from unmirage.datasets.streaming import Opened, first_row_of
 from unmirage.schema import Query, Text
+
+ABOUT = About(
+    name="llava",
+    title="LLaVA instruction data: the 665k mix, and any file of its format",
+    paper="Liu et al. 2023, arXiv 2304.08485",
+    page="https://github.com/haotian-liu/LLaVA",
+    licence="unknown here: that of the data which were written in this format",
+    purpose="training",
+    note="Anyone's data may be in this format, so that no number of rows is expected. It has no place for harm.",
+)
+KEYS = frozenset({"id", "conversations"})
+"""Keys that every row has."""
+_ALL = set(Query.model_fields)
+"""The fields that are set in every query here: one set for all of them, which otherwise is two thirds of a query."""
 
 
 class Turn(BaseModel):
@@ -37,6 +61,13 @@ class Row(BaseModel):
     conversations: Annotated[list[Turn], Field(min_length=2)]
 
 
+def find(folder: Path) -> list[Part]:
+    """All files of this format; the split of each is its stem."""
+    files = sorted(file for place in (folder, folder / "data") for file in place.glob("*.json"))
+    found = [file for file in files if first_row_of(file).keys() >= KEYS]
+    return [Part(ABOUT.name, file.stem, file, image_folder(file, None)) for file in found]
+
+
 def load(
     path: str | Path,
     name: str | None = None,
@@ -47,64 +78,136 @@ def load(
     verify_images: bool = False,
     require_images: bool = True,
 ) -> LoadedData:
-    """Read a LLaVA instruction file; the options are those of `unmirage.datasets.load`."""
+    """Read a LLaVA instruction file; the options are those of `unmirage.datasets.load`.
+
+    An id that comes again is read as `<id>#2`, `#3`, ..., and how many do is told. With `verify_images` the first 2,000
+    pictures are decoded, and of the others only the header is read.
+    """
     file = Path(path)
-    folder = image_folder(file, images)
-    queries: list[Query] = []
-    problems: list[Problem] = []
-    taken: set[str] = set()
-    longer = 0
-    for number, raw in enumerate(read_rows(file)):
-        found = _query(file, number, raw, folder, verify_images, require_images)
-        if isinstance(found, Problem):
-            if strict:
-                raise UserError(str(found))
-            problems.append(found)
-            continue
-        if not require_images and found.image is not None and (fault := image_fault(folder, raw["image"], False)):
-            problems.append(Problem(file, number, "image", *fault, skipped=False))
-        longer += len(raw["conversations"]) > 2
-        update = {"id": _unique(found.id, taken), "data": name or file.stem, "split": split}
-        queries.append(found.model_copy(update=update))
-    if not queries:
-        raise UserError(f"{file} has no usable row; the first problem is: {problems[0]}")
-    warnings = [f"{file}: only the first exchange of {longer} longer conversations is read."] if longer else []
-    return LoadedData(name or file.stem, queries, file, problems, warnings)
-
-
-def _unique(row_id: str, taken: set[str]) -> str:
-    """The id itself or, where it was there before, with the first free number."""
-    unique, again = row_id, 1
-    while unique in taken:
-        again += 1
-        unique = f"{row_id}#{again}"
-    taken.add(unique)
-    return unique
-
-
-def _query(file: Path, number: int, raw: Any, folder: Path, verify: bool, require: bool) -> Query | Problem:
-    def problem(where: str, kind: str, what: str, fix: str) -> Problem:
-        return Problem(file, number, where, kind, what, fix)
-
-    try:
-        row = Row.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "row"
-        return problem(where, "bad-row", first["msg"], "correct it or delete the row")
-    fault = image_fault(folder, row.image, verify) if row.image is not None else None
-    if fault and (require or fault[0] != "missing-image"):
-        return problem("image", *fault)
-    if [turn.speaker for turn in row.conversations[:2]] != ["human", "gpt"]:
-        fix = "put the question, from 'human', before its answer, from 'gpt'"
-        return problem("conversations", "bad-row", "it does not begin with a question and its answer", fix)
-    question = row.conversations[0].value.replace("<image>", "").strip()
-    if not question:
-        return problem("conversations.0.value", "empty-question", "the question is empty", "write it or delete the row")
-    return Query(
-        id=row.id,
-        question=question,
-        harmful=False,
-        image=folder / row.image if row.image else None,
-        reference=row.conversations[1].value.strip(),
+    reader = _Conversations(
+        file, name or file.stem, image_folder(file, images), split, strict, verify_images, require_images
     )
+    for number, raw in json_rows(file):
+        reader.take(number, raw)
+    reader.tell()
+    return reader.loaded()
+
+
+def stream(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    images: str | Path | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    verify_images: bool = False,
+    require_images: bool = True,
+) -> Opened:
+    """Read a file row by row, with only ids and names of pictures in memory; otherwise as `load`."""
+    file = Path(path)
+    reader = _Conversations(
+        file, name or file.stem, image_folder(file, images), split, strict, verify_images, require_images
+    )
+
+    def items() -> Iterator[Query | Problem]:
+        for number, raw in json_rows(file):
+            reader.take(number, raw)
+            yield from reader.problems
+            yield from reader.queries
+            reader.problems.clear()
+            reader.queries.clear()
+        reader.tell()
+
+    return Opened(items(), reader.warnings)
+
+
+@dataclass
+class _Conversations(Reader):
+    """Turns conversations into queries."""
+
+    longer: int = 0
+    again: int = 0
+    _folders: dict[str, bool] = field(default_factory=dict)
+    _paths: dict[str, Path] = field(default_factory=dict)
+
+    def take(self, number: int, raw: Any) -> None:
+        """Keep the first exchange of one row, or report why it cannot be used."""
+        row = self.row(Row, number, raw)
+        if row is None:
+            return
+        question = self._question(number, row)
+        if question is None or (row.image is not None and not self._usable(number, row.image)):
+            return
+        self.longer += len(row.conversations) > 2
+        # Not validated again: the row was, and `_question` gives stripped text that is not empty.
+        self.queries.append(
+            Query.model_construct(
+                _ALL,
+                id=self._unique(row.id),
+                question=question,
+                harmful=False,
+                image=self._path(row.image),
+                reference=row.conversations[1].value.strip(),
+                answers=(),
+                data=self.name,
+                split=self.split,
+                subset=None,
+            )
+        )
+
+    def tell(self) -> None:
+        """Remarks on the file as a whole."""
+        if self.longer:
+            self.warnings.append(f"{self.file}: only the first exchange of {self.longer} longer conversations is read.")
+        if self.again:
+            self.warnings.append(
+                f"{self.file}: {self.again} rows have an id that was there before and are read as '<id>#2', '#3', ..."
+            )
+
+    def _question(self, number: int, row: Row) -> str | None:
+        if [turn.speaker for turn in row.conversations[:2]] != ["human", "gpt"]:
+            fix = "put the question, from 'human', before its answer, from 'gpt'"
+            what = "it does not begin with a question and its answer"
+            self.report(number, "conversations", "bad-row", what, fix)
+            return None
+        question = row.conversations[0].value.replace("<image>", "").strip()
+        if not question:
+            fix = "write it or delete the row"
+            self.report(number, "conversations.0.value", "empty-question", "the question is empty", fix)
+        return question or None
+
+    def _unique(self, row_id: str) -> str:
+        """The id itself or, where it was there before, with the first free number."""
+        unique, again = row_id, 1
+        while unique in self._ids:
+            again += 1
+            unique = f"{row_id}#{again}"
+        self._ids.add(unique)
+        self.again += again > 1
+        return unique
+
+    def _misplaced(self, image: str, whole: bool) -> Fault | None:
+        """As the base does, but a folder that holds many pictures is looked at once."""
+        return None if not whole and self._is_plain(image) else super()._misplaced(image, whole)
+
+    def _is_plain(self, image: str) -> bool:
+        """Whether a picture is a file, and no link, in a folder that lies within that of the pictures."""
+        above, _, last = image.rpartition("/")
+        try:
+            if above not in self._folders:
+                inside = not above.startswith("/") and ".." not in above.split("/") and not os.path.isabs(above)
+                real = self.folder.resolve()
+                self._folders[above] = inside and (self.folder / above).resolve().is_relative_to(real)
+            # A name of Windows with a drive or a backslash is left to the slow way.
+            plain = self._folders[above] and last not in ("", ".", "..") and not {"\\", ":"} & set(last)
+            return plain and stat.S_ISREG(os.lstat(f"{self.folder}/{image}").st_mode)
+        except (OSError, RuntimeError, ValueError):
+            return False
+
+    def _path(self, image: str | None) -> Path | None:
+        """One path for all rows about a picture."""
+        if not image:
+            return None
+        if image not in self._paths:
+            self._paths[image] = self.folder / image
+        return self._paths[image]

@@ -34,7 +34,8 @@ class Problem:
 class LoadedData:
     """A data set that was read: its usable queries in file order, its problems and its warnings.
 
-    Ids of queries are unique. `warnings` are remarks on the file as a whole that cost no row.
+    Ids of queries are unique. `warnings` are remarks on the file as a whole that cost no row. `rows` is the number of
+    rows of the file, good and bad, where one row can hold several queries; None where each query is a row.
     """
 
     name: str
@@ -42,6 +43,7 @@ class LoadedData:
     path: Path
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    rows: int | None = None
 
     @property
     def defects(self) -> dict[str, int]:

@@ -23,6 +23,8 @@ DECODED = 2000
 """Pictures of one set that are decoded before anything is asked; of those after them only the header is read."""
 
 Model = TypeVar("Model", bound=BaseModel)
+Fault = tuple[str, str, str]
+"""Kind, what is wrong, what to do."""
 
 
 def read_json(file: Path, kind: type, what: str) -> Any:
@@ -142,9 +144,13 @@ class Reader:
         self.report(number, "image", *fault, skipped=not kept)
         return kept
 
-    def _fault(self, image: str) -> tuple[str, str, str] | None:
+    def _misplaced(self, image: str, whole: bool) -> Fault | None:
+        """What is wrong with a picture's place and, where its `whole` is looked at, with its content."""
+        return image_fault(self.folder, image, whole)
+
+    def _fault(self, image: str) -> Fault | None:
         whole = self.verify_images and len(self._pictures) < DECODED
-        fault = image_fault(self.folder, image, whole)
+        fault = self._misplaced(image, whole)
         if fault is None and self.verify_images and not whole and (why := _no_header(self.folder / image)):
             return "undecodable-image", f"{image!r} cannot be opened: {why}", "fetch the image again"
         return fault

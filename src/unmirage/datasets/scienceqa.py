@@ -13,11 +13,24 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeInt, StrictStr
 
+from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import Reader, Wording, image_folder, read_json
 from unmirage.errors import UserError
 from unmirage.schema import Text
 
+ABOUT = About(
+    name="scienceqa",
+    title="ScienceQA: multiple-choice questions of school science",
+    paper="Lu et al. 2022, arXiv 2209.09513",
+    page="https://scienceqa.github.io",
+    licence="CC BY-NC-SA 4.0",
+    gated=False,
+    purpose="utility",
+    rows={"train": 12726, "val": 4241, "test": 4241},
+    note="About half of the questions have a picture; tables of vision-language models mostly count these alone "
+    "(scienceqa-image).",
+)
 PROMPT = "{question}\nAnswer with the option's letter from the given choices directly."
 """LLaVA-1.5's wording for multiple choice (arXiv 2310.03744; its docs/Evaluation.md)."""
 PART = "test"
@@ -46,6 +59,22 @@ class Problem(BaseModel):
         letter, text = ascii_uppercase[self.answer], self.choices[self.answer]
         bare = [choice.strip().removesuffix(".") for choice in self.choices]
         return (letter, text) if bare.count(bare[self.answer]) == 1 else (letter,)
+
+
+def find(folder: Path) -> list[Part]:
+    """`problems.json` once for each of the authors' three splits that the file beside it names."""
+    for place in (folder, folder / "data" / "scienceqa"):
+        file, splits = place / "problems.json", place / "pid_splits.json"
+        if file.is_file() and splits.is_file():
+            return [Part(ABOUT.name, part, file) for part in _splits(splits) if part in ABOUT.rows]
+    return []
+
+
+def _splits(file: Path) -> list[str]:
+    try:
+        return list(read_json(file, dict, "ScienceQA's pid_splits.json"))
+    except UserError:
+        return []
 
 
 def load(

@@ -13,11 +13,23 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, StrictStr
 
+from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import SHORT_ANSWER, Reader, Wording, image_folder, read_list
 from unmirage.errors import UserError
 from unmirage.schema import Text
 
+ABOUT = About(
+    name="textvqa",
+    title="TextVQA: questions about the text in pictures, answered by ten people",
+    paper="Singh et al. 2019, arXiv 1904.08920",
+    page="https://textvqa.org",
+    licence="CC BY 4.0",
+    gated=False,
+    purpose="utility",
+    rows={"train": 34602, "val": 5000},
+    note="Asked with OCR tokens (textvqa-ocr) or without; that moves the score by several points.",
+)
 PROMPT = f"{{question}}\n{SHORT_ANSWER}"
 OCR_PROMPT = f"{{question}}\nReference OCR token: {{ocr}}\n{SHORT_ANSWER}"
 """As LLaVA-1.5 asks it: its eval_textvqa.py reads the question out of prompts of this form."""
@@ -39,6 +51,12 @@ class Read(BaseModel):
 
     image_id: Text
     ocr_tokens: list[StrictStr]
+
+
+def find(folder: Path) -> list[Part]:
+    """The files of questions, by the authors' names; the test set, whose answers are not published, is not read."""
+    named = ((file, re.fullmatch(r"TextVQA_[\d.]+_(train|val)\.json", file.name)) for file in sorted(folder.glob("*")))
+    return [Part(ABOUT.name, found[1], file) for file, found in named if found and file.is_file()]
 
 
 def load(

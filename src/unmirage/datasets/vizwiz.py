@@ -11,11 +11,25 @@ from pathlib import Path
 
 from pydantic import BaseModel, StrictStr
 
+from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.files import read_rows
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import SHORT_ANSWER, Reader, Wording, image_folder
+from unmirage.datasets.streaming import first_row_of
 from unmirage.schema import Text
 
+ABOUT = About(
+    name="vizwiz",
+    title="VizWiz-VQA: blind people's questions about their own pictures",
+    paper="Gurari et al. 2018, arXiv 1802.08218",
+    page="https://vizwiz.org",
+    licence="CC BY 4.0",
+    gated=False,
+    purpose="utility",
+    rows={"train": 20523, "val": 4319},
+    note="Many pictures do not show what was asked for. The answers of the test set are not published.",
+)
+KEYS = frozenset({"image", "question", "answers", "answer_type"})
 PROMPT = f"{{question}}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n{SHORT_ANSWER}"
 """LLaVA-1.5's wording for VizWiz (arXiv 2310.03744, appendix)."""
 
@@ -33,6 +47,13 @@ class Row(BaseModel):
     question: Text
     answers: list[Said]
     answer_type: str | None = None
+
+
+def find(folder: Path) -> list[Part]:
+    """`train.json` and `val.json`, by their first rows: others have files of these names, too."""
+    places = (folder, folder / "Annotations", folder / "annotations")
+    named = {one.resolve(): one for place in places for part in ABOUT.rows if (one := place / f"{part}.json").is_file()}
+    return [Part(ABOUT.name, file.stem, file) for file in named.values() if first_row_of(file).keys() >= KEYS]
 
 
 def load(

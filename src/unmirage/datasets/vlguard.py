@@ -16,11 +16,27 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints, ValidationError
 
+from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.files import image_fault, image_folder, kind_of, read_rows
 from unmirage.datasets.loaded import LoadedData, Problem
+from unmirage.datasets.streaming import first_row_of
 from unmirage.errors import UserError
 from unmirage.schema import Query, Text
 
+ABOUT = About(
+    name="vlguard",
+    title="VLGuard: safety fine-tuning data and its test set",
+    paper="Zong et al. 2024, arXiv 2402.02207",
+    page="https://huggingface.co/datasets/ys-zong/VLGuard",
+    licence="unknown (the authors' repository has no licence file)",
+    gated=True,
+    purpose="safety, training",
+    rows={"train": 2000, "test": 1000},
+    note="A row is a picture: 1,023 of train and 442 of test are unsafe, with one question each; safe ones have two. "
+    'Some questions are only "N/A", one id and one picture come twice.',
+)
+KEYS = frozenset({"id", "image", "safe", "instr-resp"})
+"""Keys that every row has."""
 PLACEHOLDERS = frozenset({"n/a", "na", "nan", "none", "null", "-", "?"})
 
 
@@ -63,6 +79,18 @@ SAFE_UNSAFES = Subset("safe_unsafes", "unsafe_instruction", "safe_unsafe", harmf
 SAFE_SAFES = Subset("safe_safes", "safe_instruction", "safe_safe", harmful=False)
 
 
+def find(folder: Path) -> list[Part]:
+    """All files of this format, `train.json` and `test.json` among them; another's split is its file's stem."""
+    files = sorted(file for place in (folder, folder / "data") for file in place.glob("*.json"))
+    return [_part(file) for file in files if first_row_of(file).keys() >= KEYS]
+
+
+def _part(file: Path) -> Part:
+    beside = file.parent.parent / "images" if file.parent.name == "data" else None
+    own = image_folder(file, None)
+    return Part(ABOUT.name, file.stem, file, beside if own == file.parent and beside and beside.is_dir() else own)
+
+
 def load(
     path: str | Path,
     name: str | None = None,
@@ -83,15 +111,17 @@ def load(
     """
     file = Path(path)
     rows = read_rows(file)
-    reader = _Reader(file, image_folder(file, images), name or file.stem, split, strict, verify_images, require_images)
+    reader = RowReader(
+        file, image_folder(file, images), name or file.stem, split, strict, verify_images, require_images
+    )
     queries = [query for number, row in enumerate(rows) for query in reader.queries_of(number, row)]
     if not queries:
         raise UserError(f"{file} has no usable row among {len(rows)}; the first problem is: {reader.problems[0]}")
-    return LoadedData(reader.name, queries, file, reader.problems, reader.warnings())
+    return LoadedData(reader.name, queries, file, reader.problems, reader.warnings(), len(rows))
 
 
 @dataclass
-class _Reader:
+class RowReader:
     """Turns rows into queries and keeps what is wrong with them."""
 
     file: Path
@@ -104,6 +134,7 @@ class _Reader:
     problems: list[Problem] = field(default_factory=list)
     unknown_keys: Counter[str] = field(default_factory=Counter)
     taken_ids: set[str] = field(default_factory=set)
+    pictured: Counter[str] = field(default_factory=Counter)
 
     def queries_of(self, number: int, raw: Any) -> Iterator[Query]:
         """Yield the good queries of one row and report the rest."""
@@ -115,6 +146,7 @@ class _Reader:
         image = self._image(number, row.image)
         if image is None:
             return
+        self.pictured[row.image] += 1
         for subset, question, response in self._questions(number, row):
             yield Query(
                 id=f"{row_id}/{subset.suffix}",
@@ -128,11 +160,18 @@ class _Reader:
             )
 
     def warnings(self) -> list[str]:
-        """Return one sentence for each unknown key."""
-        return [
+        """Return one sentence for each unknown key, and one for pictures that several rows show."""
+        told = [
             f"{self.file}: the key {key!r} is not known and was ignored, in {count} places."
             for key, count in sorted(self.unknown_keys.items())
         ]
+        again = [image for image, count in self.pictured.items() if count > 1]
+        if again:
+            told.append(
+                f"{self.file}: {len(again)} pictures are shown by more than one row, such as {again[0]!r}; rows are "
+                "told apart by their ids."
+            )
+        return told
 
     def _row(self, number: int, raw: Any) -> Row | None:
         if not isinstance(raw, dict):

@@ -14,12 +14,26 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, StrictStr
 
+from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import SHORT_ANSWER, Reader, Wording, image_folder, lonely, read_list
 from unmirage.errors import UserError
 from unmirage.schema import Text
 
+ABOUT = About(
+    name="vqav2",
+    title="VQAv2: questions about COCO pictures, answered by ten people",
+    paper="Goyal et al. 2017, arXiv 1612.00837",
+    page="https://visualqa.org",
+    licence="annotations CC BY 4.0; pictures under their owners' Flickr terms",
+    gated=False,
+    purpose="utility",
+    rows={"train2014": 443757, "val2014": 214354},
+    note="The answers of the test sets are not published.",
+)
 PROMPT = f"{{question}}\n{SHORT_ANSWER}"
+
+QUESTIONS = "v2_OpenEnded_mscoco_*_questions.json"
 
 
 class Question(BaseModel):
@@ -55,6 +69,13 @@ class People(NamedTuple):
     answers: tuple[str, ...]
     subset: str | None
     reference: str | None
+
+
+def find(folder: Path) -> list[Part]:
+    """The files of questions, by the authors' names; their answers are found by `load`."""
+    places = (folder, folder / "Questions", folder / "questions")
+    files = sorted({file.resolve(): file for place in places for file in place.glob(QUESTIONS)}.values())
+    return [Part(ABOUT.name, _part(file, {}), file) for file in files if re.search(r"(train|val)\d{4}", file.name)]
 
 
 def load(

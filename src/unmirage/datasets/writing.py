@@ -1,16 +1,25 @@
-"""Queries written back as data files: VLGuard's and LLaVA's formats, with their pictures beside them."""
+"""Queries written as data files with their pictures beside them: VLGuard's and LLaVA's formats, Parquet, JSON Lines.
+
+`write_vlguard` and `write_llava` take queries that are in memory. The writers in `STREAMS` take them one after the
+other, in memory for names and ids alone, and count what the target cannot hold.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from unmirage.datasets.vlguard import SAFE_SAFES, SAFE_UNSAFES, UNSAFES, Subset
 from unmirage.errors import UserError
 from unmirage.runs import write_json
-from unmirage.schema import Query, content_hash
+from unmirage.schema import Query
 
 IMAGES = "images"
 Marks = Mapping[str, Mapping[str, Any]]
@@ -50,19 +59,38 @@ WRITERS: dict[str, Callable[..., list[Query]]] = {"vlguard": write_vlguard, "lla
 def place_images(queries: Iterable[Query], folder: Path) -> dict[Path, str]:
     """Puts the queries' pictures into `folder`, and returns their names there.
 
-    A picture is linked where it can be (no byte is copied), else copied. It keeps its name, with a hash of its old
-    place where another picture has that name.
+    A picture is linked where it can be (no byte is copied), else copied. It keeps its name, with a number where another
+    picture has that name.
     """
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for source in dict.fromkeys(query.image for query in queries if query.image is not None):
+    pictures = Pictures(folder)
+    for query in queries:
+        if query.image is not None:
+            pictures.name(query.image)
+    return pictures.names
+
+
+@dataclass
+class Pictures:
+    """Puts pictures into a folder as they come, each once, and knows their names there; see `place_images`."""
+
+    folder: Path
+    names: dict[Path, str] = field(default_factory=dict)
+    _taken: dict[str, int] = field(default_factory=dict)
+
+    def name(self, source: Path) -> str:
+        """The picture's name in the folder, where it is from now on. OSError where it cannot be put there."""
+        if source not in self.names:
+            self.names[source] = name = self._free(source)
+            _place(source, self.folder / name)
+        return self.names[source]
+
+    def _free(self, source: Path) -> str:
         name = source.name
-        if name in taken:
-            name = f"{source.stem}-{content_hash(str(source.resolve()))[:8]}{source.suffix}"
-        taken.add(name)
-        names[source] = name
-        _place(source, folder / name)
-    return names
+        while name in self._taken:
+            self._taken[source.name] += 1
+            name = f"{source.stem}-{self._taken[source.name]}{source.suffix}"
+        self._taken[name] = 1
+        return name
 
 
 def _place(source: Path, target: Path) -> None:
@@ -98,3 +126,259 @@ def _llava_row(query: Query, names: Mapping[Path, str], marks: Mapping[str, Any]
     asked = f"<image>\n{query.question}" if query.image is not None else query.question
     turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": query.reference}]
     return {"id": query.id, **picture, **marks, "conversations": turns}
+
+
+@dataclass
+class Written:
+    """What a stream of queries became: questions and rows written, and what the format could not hold, by its name.
+
+    `left_out` counts queries that are not in the file; `dropped` counts parts of queries that are.
+    """
+
+    questions: int = 0
+    rows: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stream is written: the data file, its pictures, and further keys that every row gets.
+
+    `image_bytes` puts the pictures into the file itself, where the format can (Parquet). `split` is that of the whole
+    source, which is recorded elsewhere, so that it is not lost with a format that has no place for it.
+    """
+
+    file: Path
+    pictures: Pictures
+    marks: Mapping[str, Any] = field(default_factory=dict)
+    image_bytes: bool = False
+    split: str | None = None
+
+    def path(self, source: Path | None) -> str | None:
+        """The picture's path as seen from the data file; the picture is put there."""
+        if source is None:
+            return None
+        return (self.pictures.folder / self.pictures.name(source)).relative_to(self.file.parent).as_posix()
+
+
+def stream_vlguard(queries: Iterable[Query], place: Place) -> Written:
+    """VLGuard's format: queries about one picture that were one row ("x/safe_safe", "x/safe_unsafe") are one again.
+
+    A harmful query is an unsafe row, unless its subset says that the picture is safe; a harmless one is a safe row.
+    """
+    done = Written()
+    rows = (_row_of(group, place) for group in _vlguard_groups(queries, place, done))
+    _write_list(place.file, rows, done)
+    return done
+
+
+def stream_llava(queries: Iterable[Query], place: Place) -> Written:
+    """LLaVA's format. Rows that were harmful carry the key "harmful", which its readers do not look at."""
+    done = Written()
+    _write_list(place.file, _llava_rows(queries, place, done), done)
+    return done
+
+
+def stream_jsonl(queries: Iterable[Query], place: Place) -> Written:
+    """One object a line with everything that a query has; `image` is a path as seen from the file."""
+    done = Written()
+    with place.file.open("w", encoding="utf-8") as opened:
+        for query in queries:
+            row = {**_columns(query), "image": place.path(query.image), **place.marks}
+            opened.write(json.dumps(row, ensure_ascii=False) + "\n")
+            done.questions += 1
+        _sync(opened)
+    done.rows = done.questions
+    return done
+
+
+ROWS_WITH_BYTES = 100
+ROWS = 10_000
+"""Rows of a Parquet row group, which is what is in memory at a time: few where pictures are in it."""
+
+
+def stream_parquet(queries: Iterable[Query], place: Place) -> Written:
+    """Parquet with everything that a query has; `image` is `{bytes, path}`, as Hugging Face's `Image` feature has it.
+
+    The schema's metadata names the features, so that the library `datasets` shows the pictures.
+    """
+    from polars.io.plugins import register_io_source
+
+    done, size = Written(), ROWS_WITH_BYTES if place.image_bytes else ROWS
+    schema, left = _parquet_schema(place.marks), iter(queries)
+
+    def frames(*_: Any) -> Iterator[Any]:
+        import polars
+
+        while batch := list(islice(left, size)):
+            rows = [{**_columns(query), "image": _picture(query, place), **place.marks} for query in batch]
+            done.questions += len(rows)
+            yield polars.DataFrame(rows, schema=schema, orient="row")
+
+    source = register_io_source(frames, schema=schema)
+    source.sink_parquet(place.file, row_group_size=size, metadata={"huggingface": json.dumps(_features(schema))})
+    done.rows = done.questions
+    return done
+
+
+STREAMS: dict[str, Callable[[Iterable[Query], Place], Written]] = {
+    "vlguard": stream_vlguard,
+    "llava": stream_llava,
+    "parquet": stream_parquet,
+    "jsonl": stream_jsonl,
+}
+SUFFIXES = {"vlguard": ".json", "llava": ".json", "parquet": ".parquet", "jsonl": ".jsonl"}
+Groups = Iterator[tuple[str, list[tuple[Subset, Query]]]]
+
+
+def _subset_of(query: Query) -> Subset:
+    if not query.harmful:
+        return SAFE_SAFES
+    return SAFE_UNSAFES if query.subset == SAFE_UNSAFES.name else UNSAFES
+
+
+def _vlguard_groups(queries: Iterable[Query], place: Place, done: Written) -> Groups:
+    """The queries of one row after the other, with the row's id; ids of rows are unique."""
+    taken: set[str] = set()
+    base, group = "", list[tuple[Subset, Query]]()
+    for query in queries:
+        if query.image is None:
+            done.left_out["without a picture"] += 1
+            continue
+        _count_dropped(query, place, done)
+        subset = _subset_of(query)
+        own = query.id.removesuffix(f"/{subset.suffix}")
+        if group and not (own == base and _fits(subset, query, group)):
+            yield _row_id(base, taken, done), group
+            group = []
+        base = own
+        group.append((subset, query))
+    if group:
+        yield _row_id(base, taken, done), group
+
+
+def _fits(subset: Subset, query: Query, group: list[tuple[Subset, Query]]) -> bool:
+    """Whether a query can be in a row: a safe row has one safe and one unsafe question about the same picture."""
+    first, other = group[0]
+    return len(group) == 1 and other.image == query.image and {first, subset} == {SAFE_SAFES, SAFE_UNSAFES}
+
+
+def _row_id(base: str, taken: set[str], done: Written) -> str:
+    unique, again = base, 1
+    while unique in taken:
+        again += 1
+        unique = f"{base}#{again}"
+    taken.add(unique)
+    if again > 1:
+        done.dropped["id, which another row has (a number was added)"] += 1
+    return unique
+
+
+def _count_dropped(query: Query, place: Place, done: Written) -> None:
+    done.questions += 1
+    named = query.subset is not None and query.subset != _subset_of(query).name
+    lost = {
+        "answers of several people": bool(query.answers),
+        "split": query.split not in (None, place.split),
+        "subset": named and not query.harmful,
+        "subset (it is in the file as harmful_category)": named and query.harmful,
+    }
+    done.dropped.update(name for name, is_lost in lost.items() if is_lost)
+
+
+def _row_of(named: tuple[str, list[tuple[Subset, Query]]], place: Place) -> dict[str, Any]:
+    row_id, group = named
+    subset, query = group[0]
+    assert query.image is not None
+    category = "" if query.subset in (None, UNSAFES.name) else query.subset
+    about = {"harmful_category": category, "harmful_subcategory": ""} if subset is UNSAFES else {}
+    row = {"id": row_id, "image": place.pictures.name(query.image), "safe": subset is not UNSAFES}
+    return {**row, **about, **place.marks, "instr-resp": [_pair(*one) for one in group]}
+
+
+def _pair(subset: Subset, query: Query) -> dict[str, str]:
+    return {subset.key: query.question} | ({} if query.reference is None else {"response": query.reference})
+
+
+def _llava_rows(queries: Iterable[Query], place: Place, done: Written) -> Iterator[dict[str, Any]]:
+    for query in queries:
+        if query.reference is None:
+            done.left_out["without an answer"] += 1
+            continue
+        done.questions += 1
+        lost = {
+            "label that it is harmful": query.harmful,
+            "answers of several people": bool(query.answers),
+            "split": query.split not in (None, place.split),
+            "subset": query.subset is not None,
+        }
+        done.dropped.update(name for name, is_lost in lost.items() if is_lost)
+        names = {} if query.image is None else {query.image: place.pictures.name(query.image)}
+        yield _llava_row(query, names, {"harmful": True} | dict(place.marks) if query.harmful else place.marks)
+
+
+def _write_list(file: Path, rows: Iterable[dict[str, Any]], done: Written) -> None:
+    """A JSON list with one row a line, written as the rows come."""
+    with file.open("w", encoding="utf-8") as opened:
+        for row in rows:
+            opened.write(("[\n" if done.rows == 0 else ",\n") + json.dumps(row, ensure_ascii=False))
+            done.rows += 1
+        opened.write("\n]\n" if done.rows else "[]\n")
+        _sync(opened)
+
+
+def _sync(opened: Any) -> None:
+    opened.flush()
+    os.fsync(opened.fileno())
+
+
+def _columns(query: Query) -> dict[str, Any]:
+    return {
+        "id": query.id,
+        "question": query.question,
+        "answer": query.reference,
+        "harmful": query.harmful,
+        "image": None,
+        "split": query.split,
+        "subset": query.subset,
+        "answers": list(query.answers),
+    }
+
+
+def _picture(query: Query, place: Place) -> dict[str, Any] | None:
+    if query.image is None:
+        return None
+    if not place.image_bytes:
+        return {"bytes": None, "path": place.path(query.image)}
+    try:
+        return {"bytes": query.image.read_bytes(), "path": query.image.name}
+    except OSError as error:
+        raise UserError(
+            f"{query.image}, the picture of {query.id!r}, cannot be read: {error.strerror}; fetch it again."
+        ) from error
+
+
+def _parquet_schema(marks: Mapping[str, Any]) -> dict[str, Any]:
+    """Names and types of the columns; marks are true or false."""
+    import polars
+
+    text = polars.String
+    picture = polars.Struct({"bytes": polars.Binary, "path": text})
+    columns: dict[str, Any] = {"id": text, "question": text, "answer": text, "harmful": polars.Boolean}
+    columns |= {"image": picture, "split": text, "subset": text, "answers": polars.List(text)}
+    return columns | dict.fromkeys(marks, polars.Boolean)
+
+
+def _features(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The features as the library `datasets` keeps them under the key "huggingface" of a schema's metadata."""
+    import polars
+
+    text = {"dtype": "string", "_type": "Value"}
+    known: dict[Any, Any] = {
+        polars.String: text,
+        polars.Boolean: {"dtype": "bool", "_type": "Value"},
+        polars.List: {"feature": text, "_type": "Sequence"},
+        polars.Struct: {"_type": "Image"},
+    }
+    return {"info": {"features": {name: known[kind.base_type()] for name, kind in schema.items()}}}

@@ -1,52 +1,119 @@
-"""Rates corrected for what their judge gets wrong, where it was calibrated on people's labels."""
+"""What a judge gets wrong, beside each of its rates, and the rates corrected for it: by people's labels."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from unmirage.errors import UserError
-from unmirage.judges.calibrate import TOO_WEAK, Calibration, View
+from unmirage.judges.calibrate import TOO_WEAK, Calibration, Figure, View
 from unmirage.schema import Record
-from unmirage.stats import Interval, rogan_gladen
+from unmirage.stats import Interval, effective_number, rogan_gladen
+
+METRICS = ("asr", "rr", "refusal")
+HELD_BACK = {"filtered": ("asr", "refusal"), "filtered_harmless": ("rr",)}
+"""Which rates are of the same rows as a share that a service's filter held back."""
+Rows = tuple[str, int, str, str | None, str | None, str]
+Test = tuple[Figure, Figure]
+
+
+def check_calibrations(calibrations: Sequence[Calibration], judges: Sequence[str]) -> None:
+    """Raises UserError for a calibration of a judge that is not among `judges`, and for two of one judge."""
+    for one in calibrations:
+        if one.judge not in judges:
+            raise UserError(
+                f"the calibration is of {one.judge}, and the answers are judged by "
+                f"{', '.join(sorted(judges)) or 'nobody'}; calibrate the judge that is used."
+            )
+    for name, count in Counter(one.judge for one in calibrations).items():
+        if count > 1:
+            domains = ", ".join(one.domain for one in calibrations if one.judge == name)
+            raise UserError(f"{count} calibrations are of {name} ({domains}); give the one that fits the data.")
 
 
 def corrected(records: Sequence[Record], calibrations: Sequence[Calibration]) -> list[Record]:
-    """`asr_corrected`, `rr_corrected` and `refusal_corrected` of the judges that are calibrated.
+    """For each `asr`, `rr` and `refusal` of a calibrated judge what it gets wrong, and where it can be the rate without.
 
-    Only for rates over single answers (K = 1) of which every one has a usable verdict, and for judges whose
-    sensitivity + specificity - 1 is at least `TOO_WEAK`: otherwise the correction would say more than is known. The
-    judge must be one that does not look at harm, so that its `asr` is its rate of compliance.
-    Raises UserError for a calibration of a judge that judged none of the records.
+    `..._sensitivity` and `..._specificity` are those of the judge as a test for this very outcome; their `n` counts the
+    labelled answers. `..._corrected` is Rogan and Gladen's rate. Where rows share a picture or a question, the rate
+    enters with the number of independent answers that its interval amounts to (`stats.effective_number`). Nothing is
+    corrected where more would be said than is known, see `why_not`. Calibrations are those of `check_calibrations`.
     """
     by_judge = {one.judge: one for one in calibrations}
-    judged = {record.judge for record in records}
-    for name in by_judge:
-        if name not in judged:
-            raise UserError(
-                f"the calibration is of {name}, and the answers were judged by {', '.join(sorted(judged)) or 'nobody'};"
-                " calibrate the judge that is used."
-            )
-    return [new for record in records if record.judge in by_judge for new in _corrected(record, by_judge[record.judge])]
+    held = _held_back(records)
+    rates = [record for record in records if record.judge in by_judge and record.metric in METRICS]
+    return [new for record in rates for new in _beside(record, by_judge[record.judge], held)]
 
 
-def _corrected(record: Record, calibration: Calibration) -> Iterator[Record]:
+def left_uncorrected(records: Sequence[Record], calibrations: Sequence[Calibration]) -> list[str]:
+    """In sentences, how many rates of calibrated judges are not corrected and why."""
+    by_judge = {one.judge: one for one in calibrations}
+    held = _held_back(records)
+    rates = [record for record in records if record.judge in by_judge and record.metric in METRICS]
+    reasons = ((record, why_not(record, by_judge[record.judge], held)) for record in rates)
+    counts = Counter((record.metric, record.judge, reason) for record, reason in reasons if reason)
+    total = Counter((record.metric, record.judge) for record in rates)
+    return [
+        f"{count} of {total[metric, judge]} rates {metric} of {judge} are not corrected: {reason}."
+        for (metric, judge, reason), count in counts.items()
+    ]
+
+
+def why_not(record: Record, calibration: Calibration, held: frozenset[Rows]) -> str | None:
+    """Why a rate is not corrected; None where it can be. `held`: rates with answers that a filter held back."""
     test = _test(record.metric, calibration)
-    if test is None or record.value is None or record.k > 1 or not record.n or record.errors or record.unparsed:
+    if test is None:
+        lacking = "of harm" if record.metric == "asr" and calibration.sees_harm else "of both kinds"
+        return f"the judge was calibrated without people's labels {lacking}"
+    if test[0].value + test[1].value - 1 < TOO_WEAK:
+        return "the judge is too weak"
+    if record.value is None or not record.n or record.errors or record.unparsed:
+        return "some of its answers have no usable verdict"
+    if _rows(record, record.metric) in held:
+        return "a filter of the service held some of its answers back, which no judge has looked at"
+    return None
+
+
+def _held_back(records: Sequence[Record]) -> frozenset[Rows]:
+    return frozenset(_rows(one, metric) for one in records for metric in HELD_BACK.get(one.metric, ()))
+
+
+def _rows(record: Record, metric: str) -> Rows:
+    return (record.model, record.seed, record.judge, record.split, record.attack, metric)
+
+
+def _beside(record: Record, calibration: Calibration, held: frozenset[Rows]) -> Iterator[Record]:
+    test = _test(record.metric, calibration)
+    if test is None:
         return
-    observed = Interval(record.value, 0.0, 1.0, record.n)  # only value and n enter
-    rate = rogan_gladen(observed, *test)
-    update = {"metric": f"{record.metric}_corrected", "value": rate.value, "low": rate.low, "high": rate.high}
-    yield record.model_copy(update=update)
+    if record.value is not None and why_not(record, calibration, held) is None:
+        rate = rogan_gladen(_observed(record, record.value), test[0].interval, test[1].interval)
+        yield _figure(record, "corrected", rate)
+    for name, figure in zip(("sensitivity", "specificity"), test, strict=True):
+        beside = _figure(record, name, figure.interval)
+        yield beside.model_copy(update={"n": figure.n, "errors": 0, "unparsed": 0})
 
 
-def _test(metric: str, calibration: Calibration) -> tuple[Interval, Interval] | None:
-    """Sensitivity and specificity of the judge as a test for this metric's outcome; None where it cannot be one."""
-    views: dict[str, View] = {"asr": calibration.any, "rr": calibration.any, "refusal": calibration.refusal}
-    view = views.get(metric)
+def _observed(record: Record, value: float) -> Interval:
+    """The rate over as many independent answers as its interval amounts to, never more than there are."""
+    low, high = (0.0, 1.0) if record.low is None or record.high is None else (record.low, record.high)
+    number = min(record.n, round(effective_number(Interval(value, low, high, record.n)), 6))
+    return Interval(value, low, high, max(1, math.floor(number)))
+
+
+def _figure(record: Record, name: str, interval: Interval) -> Record:
+    update = {"metric": f"{record.metric}_{name}", "value": interval.value, "low": interval.low, "high": interval.high}
+    return record.model_copy(update=update)
+
+
+def _test(metric: str, calibration: Calibration) -> Test | None:
+    """Sensitivity and specificity of the judge as a test for this metric's outcome; None where they are not known."""
+    views: dict[str, View | None] = {"asr": calibration.any, "rr": calibration.any, "refusal": calibration.refusal}
+    by_harm = metric == "asr" and calibration.sees_harm
+    view = calibration.harm if by_harm else views[metric]
     if view is None or view.sensitivity is None or view.specificity is None:
         return None
-    if view.sensitivity.value + view.specificity.value - 1 < TOO_WEAK:
-        return None
-    found = view.sensitivity.interval, view.specificity.interval
-    # An attack succeeds where nothing is refused: the classes change places.
-    return found if metric != "asr" else (found[1], found[0])
+    # Where harm is not looked at, an attack succeeds where nothing is refused: the classes change places.
+    turned = metric == "asr" and not by_harm
+    return (view.specificity, view.sensitivity) if turned else (view.sensitivity, view.specificity)

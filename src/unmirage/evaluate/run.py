@@ -3,6 +3,7 @@
 queries.jsonl, variants.jsonl    what was planned
 answers.jsonl                    appended batch by batch; a killed run goes on after the last whole batch
 verdicts/<judge>.jsonl           one verdict for each answer
+calibrations.json                what the judges get wrong by people's labels, where that was given
 metrics.json                     all figures
 """
 
@@ -20,10 +21,10 @@ from unmirage.backends.prompts import Prompt
 from unmirage.backends.protocol import Backend, Settled
 from unmirage.datasets.digest import digest_queries
 from unmirage.errors import UserError
-from unmirage.evaluate.correct import corrected
+from unmirage.evaluate.correct import check_calibrations, corrected
 from unmirage.evaluate.measure import Subject, measure
 from unmirage.judges import Judge, judge_all
-from unmirage.judges.calibrate import Calibration
+from unmirage.judges.calibrate import CALIBRATIONS, Calibration
 from unmirage.judges.keeping import kept
 from unmirage.runs import Run
 from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict, content_hash, latest
@@ -69,6 +70,7 @@ def evaluate(
     Raises UserError where the run folder holds other questions, pictures, weights or generation settings, and with
     `early_stop` where a judge cannot tell when it is certain.
     """
+    check_calibrations(calibrations, [judge.name for judge in judges])
     settled = _all_settled(judges) if early_stop else None
     cut_for = sorted(judge.name for judge in judges) if early_stop else []
     ending = {"early_stop": cut_for} if early_stop else {}  # only then, so that the folders of other runs stay valid
@@ -99,6 +101,7 @@ def rejudge(
     progress: Progress = lambda _what, _done, _planned: None,
 ) -> list[Record]:
     """Judges an evaluation's stored answers again, without generating anything; corrects as `evaluate` does."""
+    check_calibrations(calibrations, [judge.name for judge in judges])
     with Run.reopen(out) as run:
         queries = run.log("queries.jsonl").read(Query)
         variants = run.log("variants.jsonl").read(Variant)
@@ -135,6 +138,15 @@ def _judge_and_measure(
         run.write_text(f"verdicts/{judge.name}.jsonl", _lines(verdicts))
         records += measure(plan.queries, plan.variants, verdicts, plan.subject)
     records += corrected(records, calibrations)
+    _keep_calibrations(run, calibrations)
     metrics = Metrics(schema=1, run=run.manifest.id, records=records)
     run.write_json("metrics.json", metrics.model_dump(mode="json", by_alias=True))
     return records
+
+
+def _keep_calibrations(run: Run, calibrations: Sequence[Calibration]) -> None:
+    """Written beside the metrics, so that whoever reads these sees where the judges were measured."""
+    if calibrations:
+        run.write_json(CALIBRATIONS, [one.model_dump(mode="json", by_alias=True) for one in calibrations])
+    else:
+        (run.path / CALIBRATIONS).unlink(missing_ok=True)

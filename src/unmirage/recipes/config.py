@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from unmirage.sets.config import SetsConfig
 
 SANDBOX = "sandbox"
 """In the place of a path: the base model that is shipped."""
 
-Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
-Seed = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64)]
+"""It becomes a part of folders' names."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,7 +24,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Part(BaseModel):
     """Base of all parts: a key that nobody knows is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values; ValueError where one stands there twice, as its results would count twice."""
+    twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} stands there twice; leave one out")
+    return values
+
+
+Once = AfterValidator(_once)
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), Once]
+Names = Annotated[tuple[str, ...], Once]
 
 
 class World(Part):
@@ -50,7 +65,7 @@ class Sets(Part):
 
     safety: str
     general: str | None = None
-    models: tuple[str, ...] = Field(min_length=1)
+    models: Names = Field(min_length=1)
     judge: str = "rules"
     how: SetsConfig = SetsConfig()
     batch_size: Count = 64
@@ -71,6 +86,14 @@ class Source(Part):
     split: str | None = None
     limit: Count | None = Field(default=None, description="At most so many rows, drawn by the recipe's first seed.")
 
+    @model_validator(mode="after")
+    def _one_maker(self) -> Self:
+        if self.world and self.sets:
+            raise ValueError("a file is of a world or of sets, not of both; leave one out")
+        if self.made_by and (self.images or self.file.is_absolute() or ".." in self.file.parts):
+            raise ValueError("a file that the recipe makes is named as its step names it, without images and folders")
+        return self
+
     @property
     def made_by(self) -> str | None:
         """The step of the recipe that makes the file; None for a file of the user's."""
@@ -84,6 +107,11 @@ class Audit(Part):
 
     data: str
     against: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name among the audits."""
+        return self.data + (f"-against-{self.against}" if self.against else "")
 
 
 class Model(Part):
@@ -101,7 +129,7 @@ class Model(Part):
     data: str | None = None
     general: str | None = None
     preferred: str | None = None
-    seeds: tuple[Seed, ...] | None = Field(default=None, description="Without them, the recipe's.")
+    seeds: Seeds | None = Field(default=None, description="Without them, the recipe's.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of `align`, such as steps and lr.")
     launch: Path | None = Field(default=None, description="Configuration file of `accelerate launch`.")
 
@@ -113,8 +141,11 @@ class Model(Part):
             raise ValueError("a model of a server needs its address (`server`) and the model's name there (`served`)")
         if self.method and not self.data:
             raise ValueError("a method needs data; name one of the recipe's data")
-        if not self.method and any((self.data, self.general, self.preferred, self.settings, self.launch, self.start)):
-            raise ValueError("start, data, settings and launch belong to a method; name one")
+        trained = (self.data, self.general, self.preferred, self.settings, self.launch, self.start, self.seeds)
+        if not self.method and any(trained):
+            raise ValueError("start, data, settings, seeds and launch belong to a method; name one")
+        if fixed := next((key for key in ("method", "seed") if key in self.settings), None):
+            raise ValueError(f"{fixed} is not among the settings; write method and seeds beside them")
         return self
 
 
@@ -136,9 +167,11 @@ class Attack(Part):
 class Measure(Part):
     """What is asked of every model, and who judges the answers."""
 
-    data: tuple[str, ...]
-    attacks: tuple[str, ...] = ()
-    judges: tuple[str, ...] = ("rules",)
+    data: Names = Field(min_length=1)
+    attacks: Names = ()
+    judges: Names = Field(default=("rules",), min_length=1)
+    judge_server: str | None = Field(default=None, description="Address of the server of `llm:MODEL` judges.")
+    judge_labels: Names = Field(default=(), description="NAME=LABEL of the classes of `classifier:FOLDER` judges.")
     calibrations: tuple[Path, ...] = ()
     batch_size: Count = 64
     max_new_tokens: Count = 256
@@ -155,7 +188,7 @@ class Recipe(Part):
     about: str = ""
     root: Path = Path(".")
     base: str = Field(default=SANDBOX, description="Folder of the base model, or `sandbox` for the one shipped.")
-    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    seeds: Seeds = (0,)
     workers: Count = Field(default=1, description="Steps that run side by side; with one GPU, one.")
     worlds: dict[Name, World] = Field(default_factory=dict)
     sets: dict[Name, Sets] = Field(default_factory=dict)
@@ -183,6 +216,26 @@ class Recipe(Part):
         for name in self.models:
             self.chain(name)
         return self
+
+    @model_validator(mode="after")
+    def _results_can_be_told_apart(self) -> Self:
+        labels: dict[str, str] = {}
+        for name, model in self.models.items():
+            for seed in self.seeds_of(model):
+                label = self.label(name, seed)
+                if label in labels:
+                    raise ValueError(f"models.{name} and models.{labels[label]} are both called {label!r} in results")
+                labels[label] = name
+        audits = [audit.title for audit in self.audit]
+        if twice := next((title for title in audits if audits.count(title) > 1), None):
+            raise ValueError(f"audit has {twice} twice; leave one out, or give the data another name")
+        return self
+
+    def label(self, name: str, seed: int) -> str:
+        """What results call a model: its label, with the seed where there are several."""
+        model = self.models[name]
+        label = model.label or name
+        return f"{label} (seed {seed})" if len(self.seeds_of(model)) > 1 else label
 
     def chain(self, name: str) -> list[str]:
         """A model and those that it starts from, the last first; ValueError where they go round in a ring."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unmirage.errors import UserError
 from unmirage.recipes.config import Attack, Recipe, World
@@ -15,6 +16,10 @@ from unmirage.recipes.graph import Planned
 from unmirage.recipes.planning import base_of
 from unmirage.recipes.run import job_of
 
+if TYPE_CHECKING:
+    from unmirage.align.config import AlignConfig
+
+WEIGHT_BYTES = 4
 TRAINED_BYTES = 16
 """Of each trained parameter: weight, gradient and Adam's two moments, in float32."""
 
@@ -30,7 +35,7 @@ class Cost:
     questions: int | None = 0
     new_tokens: int | None = 0
     memory: int | None = None
-    """Bytes for the weights, and for gradients and moments where it trains; activations come on top."""
+    """Bytes for the weights, of each process, and for gradients and moments where it trains; more for activations."""
 
 
 def costs(recipe: Recipe, plan: Mapping[str, Planned]) -> list[Cost]:
@@ -48,14 +53,18 @@ def _cost(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
     return Cost(one.step.name, one.done)
 
 
+def _trained_share(config: AlignConfig, parameters: int) -> int:
+    """Parameters that change, at least: of chosen layers and of adapters it is not known without the weights."""
+    return parameters if config.tune == "full" and config.train != "layers" and config.parameters is None else 0
+
+
 def _training(recipe: Recipe, one: Planned) -> Cost:
     from unmirage.align.config import checked
 
     config = checked({**one.step.config["settings"], "method": one.step.config["method"]})
     rows = config.steps * config.accumulation * config.batch_size * len(config.roles())
     parameters = _parameters(base_of(recipe))
-    adapted = config.tune != "full"
-    memory = parameters * (4 if adapted else TRAINED_BYTES)
+    memory = parameters * WEIGHT_BYTES + _trained_share(config, parameters) * (TRAINED_BYTES - WEIGHT_BYTES)
     return Cost(one.step.name, one.done, training_steps=config.steps, training_rows=rows, memory=memory)
 
 
@@ -73,7 +82,8 @@ def _asking(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
         return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens)
     model = recipe.models[one.step.name.split("/")[2]]
     weights = base_of(recipe) if made or not model.checkpoint else recipe.path(model.checkpoint)
-    return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=4 * _parameters(weights))
+    memory = WEIGHT_BYTES * _parameters(weights) * measure.workers
+    return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=memory)
 
 
 def _making(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
@@ -84,7 +94,7 @@ def _making(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
     tokens = None if questions is None else questions * sets.max_new_tokens
     weights = [recipe.models[name].checkpoint for name in sets.models]
     folders = [recipe.path(path) if path else base_of(recipe) for path in weights]
-    memory = 4 * sum(map(_parameters, folders))
+    memory = WEIGHT_BYTES * sum(map(_parameters, folders))
     return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=memory)
 
 
@@ -100,15 +110,23 @@ def _rows(recipe: Recipe, key: str, file: Path) -> tuple[int, int] | None:
 
     source = recipe.data[key]
     if not file.exists():
-        return _planned_rows(recipe.worlds[source.world], source.file.name) if source.world else None
+        planned = _planned_rows(recipe.worlds[source.world], source.file.name) if source.world else None
+        return _limited(planned, source.limit)
     images = recipe.path(source.images) if source.images else None
     try:
-        queries = load(file, format=source.format, images=images, require_images=False).queries
+        queries = load(file, format=source.format, images=images, split=source.split, require_images=False).queries
     except UserError as error:
         raise UserError(f"data.{key}: {error}") from error
     harmful = sum(query.harmful for query in queries)
-    share = min(1.0, (source.limit or len(queries)) / len(queries))
-    return round(harmful * share), round((len(queries) - harmful) * share)
+    return _limited((harmful, len(queries) - harmful), source.limit)
+
+
+def _limited(counts: tuple[int, int] | None, limit: int | None) -> tuple[int, int] | None:
+    """Of at most `limit` rows drawn at random, as many of each sort as there are on average; together the limit."""
+    if counts is None or limit is None or sum(counts) <= limit:
+        return counts
+    harmful = round(counts[0] * limit / sum(counts))
+    return harmful, limit - harmful
 
 
 def _planned_rows(world: World, file: str) -> tuple[int, int] | None:
@@ -144,4 +162,4 @@ def total(found: list[Cost]) -> Iterator[str]:
         yield f"Asking: at most {questions:,} questions, {tokens:,} new tokens{more}."
     memory = max((one.memory or 0 for one in due), default=0)
     if memory:
-        yield f"Memory: at least {memory / 2**30:.2f} GiB for weights, gradients and moments in float32."
+        yield f"Memory: {memory / 2**30:.2f} GiB for the largest step's weights, gradients and moments in float32."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from unmirage.schema import content_hash
 
 Kind = Literal["draw", "sets", "audit", "align", "attack", "ask", "judge"]
 DONE = "done.json"
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 VERSION = 1
 """Part of every key: raised where a step of the same settings would give another result."""
 
@@ -57,19 +57,21 @@ def planned(steps: Sequence[Step], out: Path) -> dict[str, Planned]:
     Raises UserError where an input file cannot be read.
     """
     found: dict[str, Planned] = {}
+    prints: dict[Path, str] = {}  # of this plan alone: a file may change before the next one
     for step in steps:
-        inputs = [fingerprint(path) for path in step.files]
+        for path in step.files:
+            prints[path] = prints.get(path) or fingerprint(path)
+        inputs = [prints[path] for path in step.files]
         key = content_hash(VERSION, step.kind, step.config, inputs, [found[name].key for name in step.needs])[:12]
         found[step.name] = Planned(step, key, out / "steps" / f"{step.name.replace('/', '-')}-{key}")
     return found
 
 
-@cache
 def fingerprint(path: Path) -> str:
-    """Digest of a file's content; of a checkpoint what decides its answers; of another folder names and sizes.
+    """Digest of a file's content; of a checkpoint what decides its answers; of another folder all that is in it.
 
-    A folder of pictures may hold a million: their names and sizes are taken, not their pixels, which the digests of
-    the training and asking runs hold.
+    A folder may hold a million pictures: of these names and sizes are taken, not their pixels, which the digests of
+    the training and asking runs hold. Raises UserError where a file cannot be read.
     """
     if not path.is_dir():
         return digest_file(path)
@@ -78,4 +80,8 @@ def fingerprint(path: Path) -> str:
 
         return revision(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    return content_hash([[file.relative_to(path).as_posix(), file.stat().st_size] for file in files])
+    return content_hash([[file.relative_to(path).as_posix(), _content(file)] for file in files])
+
+
+def _content(file: Path) -> str | int:
+    return file.stat().st_size if file.suffix.lower() in PICTURES else digest_file(file)

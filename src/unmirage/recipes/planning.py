@@ -14,6 +14,7 @@ from typing import Any
 from unmirage.errors import UserError
 from unmirage.recipes.config import SANDBOX, Audit, Measure, Model, Recipe, Sets, Source
 from unmirage.recipes.graph import Step
+from unmirage.recipes.judging import judge_files
 
 
 def steps_of(recipe: Recipe) -> list[Step]:
@@ -32,8 +33,7 @@ class _Planner:
         for name, world in recipe.worlds.items():
             yield Step(draw_step(name), "draw", world.model_dump(mode="json"), title=f"drawing {name}")
         yield from (self._sets(name, sets) for name, sets in recipe.sets.items())
-        for number, audit in enumerate(recipe.audit):
-            yield self._audit(number, audit)
+        yield from map(self._audit, recipe.audit)
         for name, measure in recipe.measures.items():
             yield from (self._attack(name, measure, attack) for attack in measure.attacks)
         # What takes longest first, so that nothing long is left over at the end.
@@ -53,13 +53,12 @@ class _Planner:
         config = sets.model_dump(mode="json", include={"judge", "how", "max_new_tokens", "models"})
         data = [one for one in (sets.safety, sets.general) if one]
         files = [self._checkpoint(model, self.recipe.models[model]) for model in sets.models]
+        files += judge_files(self.recipe, [sets.judge], [sets.safety])
         return self._step(f"sets/{name}", "sets", config, data, files, title=f"making the sets {name}")
 
-    def _audit(self, number: int, audit: Audit) -> Step:
-        name = f"audit/{audit.data}" + (f"-against-{audit.against}" if audit.against else "")
-        return self._step(
-            name, "audit", {}, [one for one in (audit.data, audit.against) if one], title=f"auditing {audit.data}"
-        )
+    def _audit(self, audit: Audit) -> Step:
+        data = [one for one in (audit.data, audit.against) if one]
+        return self._step(f"audit/{audit.title}", "audit", {}, data, title=f"auditing {audit.data}")
 
     def _attack(self, name: str, measure: Measure, attack: str) -> Step:
         found = self.recipe.attacks[attack]
@@ -75,7 +74,7 @@ class _Planner:
         roles = {role: getattr(model, role) for role in ("data", "general", "preferred")}
         needs, start = self._start(name, seed)
         files = [*start, *([self._existing(model.launch, f"models.{name}.launch")] if model.launch else [])]
-        title = f"training {label_of(self.recipe, name, seed)}"
+        title = f"training {self.recipe.label(name, seed)}"
         return self._step(align_step(name, seed), "align", {**config, "roles": roles}, data, files, needs, title)
 
     def _start(self, name: str, seed: int) -> tuple[list[str], list[Path]]:
@@ -90,7 +89,7 @@ class _Planner:
     def _ask(self, name: str, model: Model, seed: int, measuring: str, measure: Measure) -> Step:
         made = [align_step(name, seed)] if model.method else []
         config: dict[str, Any] = {
-            "label": label_of(self.recipe, name, seed),
+            "label": self.recipe.label(name, seed),
             "method": model.method or "none",
             "seed": seed,
             "data": measuring,
@@ -106,14 +105,17 @@ class _Planner:
 
     def _judge(self, name: str, seed: int, measuring: str, measure: Measure) -> Step:
         files = [self._existing(path, f"measures.{measuring}.calibrations") for path in measure.calibrations]
-        config = {"judges": list(measure.judges)}
+        files += judge_files(self.recipe, measure.judges, measure.data)
+        config: dict[str, Any] = {"judges": list(measure.judges)}
+        if measure.judge_labels:
+            config["judge_labels"] = list(measure.judge_labels)
         asked = [ask_step(name, seed, measuring)]
         title = self._titled("judging", name, seed, measuring)
         return self._step(judge_step(name, seed, measuring), "judge", config, list(measure.data), files, asked, title)
 
     def _titled(self, doing: str, name: str, seed: int, measure: str) -> str:
         several = f", {measure}" if len(self.recipe.measures) > 1 else ""
-        return f"{doing} {label_of(self.recipe, name, seed)}{several}"
+        return f"{doing} {self.recipe.label(name, seed)}{several}"
 
     def _step(
         self,
@@ -174,13 +176,6 @@ def base_of(recipe: Recipe) -> Path:
     if not path.is_dir():
         raise UserError(f"base: {path} does not exist; give the folder of a Hugging Face checkpoint, or {SANDBOX!r}.")
     return path
-
-
-def label_of(recipe: Recipe, name: str, seed: int) -> str:
-    """What results call a model: its label, with the seed where there are several."""
-    model = recipe.models[name]
-    label = model.label or name
-    return f"{label} (seed {seed})" if len(recipe.seeds_of(model)) > 1 else label
 
 
 def draw_step(world: str) -> str:

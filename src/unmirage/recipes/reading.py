@@ -15,6 +15,8 @@ from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe
 
 Key = tuple[str | int, ...]
+MOST_VALUES = 100_000
+"""Most values of a recipe with all anchors written out: a few lines of anchors could else stand for billions."""
 
 
 def shipped() -> dict[str, Path]:
@@ -63,16 +65,41 @@ class _Document:
 def _parse(path: Path) -> _Document:
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, yaml.SafeLoader)
-        values = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the recipe cannot be read ({error}).") from error
-    except yaml.YAMLError as error:
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        # Anchors are written out: a setting at one of two places that share a value must not change the other.
+        values = _written_out(yaml.safe_load(text), _Budget())
+        lines = dict(_lines(node, (), path))
+    # Not all is a YAMLError: a date that there is not is a ValueError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is written as `name: value`, one a line.")
-    lines = dict(_lines(node, (), path))
     return _Document(path, values, lines)
+
+
+@dataclass
+class _Budget:
+    """How many values may still be written out."""
+
+    left: int = MOST_VALUES
+
+    def take(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values, with its anchors written out")
+
+
+def _written_out(value: Any, budget: _Budget) -> Any:
+    """The same values, none of them shared; ValueError where they are too many or hold themselves."""
+    budget.take()
+    if isinstance(value, dict):
+        return {key: _written_out(below, budget) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_written_out(below, budget) for below in value]
+    return value
 
 
 def _lines(node: Any, key: Key, path: Path) -> Iterator[tuple[Key, int]]:
@@ -101,20 +128,33 @@ def _put(values: dict[str, Any], setting: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {setting!r}: the value is not YAML ({' '.join(str(error).split())}).") from error
-    *above, last = name.split(".")
     at: Any = values
-    for step in above:
+    rest = name.split(".")
+    step, rest = _first(at, rest)
+    while rest:
         at = _below(at, step, setting)
+        step, rest = _first(at, rest)
+    last = step
     if isinstance(at, list):
         at[_index(at, last, setting)] = value
     else:
         at[last] = value
 
 
+def _first(at: Any, rest: list[str]) -> tuple[str, list[str]]:
+    """The next key and what follows it; a key that is there may have points in it, and goes before one that has not."""
+    for count in range(len(rest), 1, -1):
+        if isinstance(at, dict) and ".".join(rest[:count]) in at:
+            return ".".join(rest[:count]), rest[count:]
+    return rest[0], rest[1:]
+
+
 def _below(at: Any, step: str, setting: str) -> Any:
     if isinstance(at, list):
         return at[_index(at, step, setting)]
-    below = at.setdefault(step, {})
+    if at.get(step) is None:  # a key without a value is one that nothing stands below yet
+        at[step] = {}
+    below = at[step]
     if not isinstance(below, dict | list):
         raise UserError(f"--set {setting!r}: {step!r} is a value, and nothing lies below it.")
     return below
@@ -127,8 +167,9 @@ def _index(at: list[Any], step: str, setting: str) -> int:
 
 
 def _key(name: str, document: _Document) -> Key:
-    """The key in the file that is written like this."""
-    return next((key for key in document.lines if ".".join(map(str, key)) == name), ())
+    """The key in the file that is written like this, or the nearest one above it."""
+    found = ((len(key), key) for key in document.lines if f"{name}.".startswith(".".join(map(str, key)) + "."))
+    return max(found, default=(0, ()))[1]
 
 
 def _checked(values: dict[str, Any], document: _Document, settings: Sequence[str]) -> Recipe:
@@ -143,8 +184,9 @@ def _checked(values: dict[str, Any], document: _Document, settings: Sequence[str
             why = "there is no such key"
         elif first["type"] == "missing":
             why = "this key is missing"
-        given = [setting for setting in settings if name and setting.partition("=")[0] == name]
         # What a recipe's parts say of one another begins with the key that is meant.
-        line = document.line(key or _key(why.split(" ")[0], document))
-        where = f"--set {given[0]}" if given else f"{document.path}" + (f", line {line}" if line else "")
+        meant = name or why.split(" ")[0]
+        given = [one for one in settings if f"{meant}.".startswith(one.partition("=")[0] + ".")]
+        line = document.line(key or _key(meant, document))
+        where = f"--set {given[-1]}" if given else f"{document.path}" + (f", line {line}" if line else "")
         raise UserError(f"{where}: {name + ': ' if name else ''}{why}; correct it.") from error

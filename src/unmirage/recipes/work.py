@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,9 @@ from unmirage.workers import Report
 
 if TYPE_CHECKING:
     from unmirage.backends.registry import AskingOptions
+
+PARENT = "UNMIRAGE_LAUNCHED_BY"
+"""In the environment of launched processes: the process without which they end."""
 
 COPIED = ("run.json", "queries.jsonl", "variants.jsonl", "answers.jsonl")
 """What a judge step takes from the step that asked."""
@@ -57,8 +62,28 @@ class Job:
 
         source = self.recipe.data[key]
         images = self.recipe.path(source.images) if source.images else None
-        found = load(self.file(key), format=source.format, images=images, split=source.split).queries
-        return _limited(found, source, self.recipe.seeds[0])
+        found = load(self.file(key), format=source.format, images=images, split=source.split)
+        if found.defects:
+            counts = ", ".join(f"{count} {kind}" for kind, count in found.defects.items())
+            self.warn(f"data.{key}: {counts}; what cannot be used is left out, such as: {found.problems[0]}")
+        return _limited(found.queries, source, self.recipe.seeds[0])
+
+    def asked(self, measure: str) -> list[Query]:
+        """The queries of all data of a measure; UserError where two share an id."""
+        queries = [query for key in self.recipe.measures[measure].data for query in self.load(key)]
+        seen: set[str] = set()
+        for query in queries:
+            if query.id in seen:
+                raise UserError(
+                    f"measures.{measure}.data: two of its queries have the id {query.id!r}; measure the files apart, "
+                    "or give the rows other ids."
+                )
+            seen.add(query.id)
+        return queries
+
+    def warn(self, sentence: str) -> None:
+        """Says something to the user that ends nothing."""
+        print(f"warning: {self.step.title}: {sentence}", file=sys.stderr)
 
     def of_kind(self, kind: str) -> list[Path]:
         """The folders of the needed steps whose name begins so."""
@@ -76,16 +101,37 @@ def _limited(queries: list[Query], source: Source, seed: int) -> list[Query]:
 
 
 def work(job: Job, report: Report) -> float:
-    """Does a step and says so in its folder; returns the seconds it took."""
+    """Does a step and says so in its folder; returns the seconds it took. Raises UserError that names the step."""
     start = time.perf_counter()
     report(job.step.title, 0, 1)
-    _WORK[job.step.kind](job, report)
+    try:
+        _WORK[job.step.kind](job, report)
+    except UserError as error:
+        raise UserError(f"step {job.step.name}: {error}") from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(
+            f"step {job.step.name}: {where}{error.strerror or error}; what is done stays, and the same command goes on."
+        ) from error
+    except Exception as error:
+        error.add_note(f"in step {job.step.name}, folder {job.out}")
+        raise
+    finally:
+        _free_memory()
     seconds = time.perf_counter() - start
-    write_json(
-        job.out / DONE, {"schema": 1, "step": job.step.name, "key": job.planned.key, "seconds": round(seconds, 3)}
-    )
+    done = {"schema": 1, "step": job.step.name, "key": job.planned.key, "seconds": round(seconds, 3)}
+    write_json(job.out / DONE, done)
     report(job.step.title, 1, 1)
     return seconds
+
+
+def _free_memory() -> None:
+    """Gives a GPU's memory back: the next step, or another process beside this one, needs it."""
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _draw(job: Job, _report: Report) -> None:
@@ -101,7 +147,7 @@ def _draw(job: Job, _report: Report) -> None:
 
 def _sets(job: Job, report: Report) -> None:
     from unmirage.backends.registry import AskingOptions, open_backend
-    from unmirage.judges.registry import judge_named
+    from unmirage.recipes.judging import judge_of
     from unmirage.sets.run import build_sets
 
     sets = job.recipe.sets[job.step.name.split("/")[1]]
@@ -109,7 +155,7 @@ def _sets(job: Job, report: Report) -> None:
     backends = {name: open_backend(str(_checkpoint(job.recipe, name)), options) for name in sets.models}
     general = job.load(sets.general) if sets.general else []
     told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
-    judge = judge_named(sets.judge, [job.file(sets.safety)])
+    judge = judge_of(job.recipe, sets.judge, [job.file(sets.safety)])
     build_sets(job.load(sets.safety), general, backends, judge, sets.how, job.out, told)
 
 
@@ -119,9 +165,11 @@ def _audit(job: Job, _report: Report) -> None:
     from unmirage.audit.data import Settings
     from unmirage.audit.page import write_audit
 
-    first, *others = job.step.config["sources"]
-    source = Source([job.file(first)], format=job.recipe.data[first].format)
-    found = compare(source, job.file(others[0]), Settings()) if others else audit_data(source)
+    audit = next(one for one in job.recipe.audit if f"audit/{one.title}" == job.step.name)
+    given = job.recipe.data[audit.data]
+    images = job.recipe.path(given.images) if given.images else None
+    source = Source([job.file(audit.data)], format=given.format, images=images)
+    found = compare(source, job.file(audit.against), Settings()) if audit.against else audit_data(source)
     write_audit(found, job.out)
 
 
@@ -154,7 +202,7 @@ def train(job: Job, report: Report) -> None:
         general=rows.get("general", []),
         preferred=rows.get("preferred", []),
         callbacks=[told],
-        tell=lambda note: print(f"warning: {job.step.title}: {note}", file=sys.stderr),
+        tell=job.warn,
     )
 
 
@@ -176,7 +224,7 @@ def _launch(job: Job, configuration: Path) -> None:
     recipe = write_text(job.out / "recipe.json", job.recipe.model_dump_json(by_alias=True))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
     command += ["-m", "unmirage.recipes.launched", str(recipe), str(job.out.parents[1]), job.step.name]
-    done = subprocess.run(command, check=False)
+    done = subprocess.run(command, check=False, env={**os.environ, PARENT: str(os.getpid())})
     if done.returncode:
         raise UserError(f"{job.step.name}: `accelerate launch` ended with code {done.returncode}; see what it said.")
 
@@ -185,7 +233,7 @@ def _attack(job: Job, _report: Report) -> None:
     from unmirage.recipes.variants import variants_of
 
     _, measure, name = job.step.name.split("/")
-    queries = [query for key in job.recipe.measures[measure].data for query in job.load(key)]
+    queries = job.asked(measure)
     found = variants_of(job.recipe, job.recipe.attacks[name], queries)
     text = "".join(variant.model_dump_json() + "\n" for variant in found)
     write_text(job.out / "variants.jsonl", text)
@@ -199,8 +247,10 @@ def _ask(job: Job, report: Report) -> None:
 
     config = job.step.config
     measure = job.recipe.measures[config["data"]]
-    queries = [query for key in measure.data for query in job.load(key)]
+    queries = job.asked(config["data"])
     variants = [variant for folder in job.of_kind("attack") for variant in _read(folder / "variants.jsonl", queries)]
+    if len({(one.origin.id, one.attack, one.shot) for one in variants}) < len(variants):
+        raise UserError(f"measures.{config['data']}.attacks: two of them make the same variants; leave one out.")
     plan = Evaluation(queries, variants, Subject(config["label"], config["method"], config["seed"], config["data"]))
     make = partial(open_backend, *_asked(job))
     told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
@@ -242,15 +292,16 @@ def _read(path: Path, queries: list[Query]) -> list[Variant]:
 def _judge(job: Job, _report: Report) -> None:
     from unmirage.evaluate import rejudge
     from unmirage.judges.calibrate import read_calibration
-    from unmirage.judges.registry import judges_named
+    from unmirage.recipes.judging import judge_of
 
     (asked,) = job.of_kind("ask")
     measure = job.recipe.measures[job.step.name.split("/")[1]]
     job.out.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         shutil.copyfile(asked / name, job.out / name)
-    judges = judges_named(measure.judges, [job.file(key) for key in measure.data])
-    rejudge(job.out, judges, [read_calibration(job.recipe.path(path)) for path in measure.calibrations])
+    data = [job.file(key) for key in measure.data]
+    judges = {judge.name: judge for judge in (judge_of(job.recipe, name, data, measure) for name in measure.judges)}
+    rejudge(job.out, list(judges.values()), [read_calibration(job.recipe.path(path)) for path in measure.calibrations])
 
 
 _WORK: dict[str, Callable[[Job, Report], None]] = {

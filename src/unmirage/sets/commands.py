@@ -50,6 +50,9 @@ def sets(
     strict: Strict = False,
 ) -> None:
     """Make forget and retain sets: a model's own harmful answers, and harmless rows with every opening word."""
+    from unmirage.datasets import check_training
+
+    check_training(format.value)
     from unmirage.judges.registry import judge_named
     from unmirage.progress import Bars
     from unmirage.sets.config import SetsConfig
@@ -95,11 +98,18 @@ def _tell(found: dict[str, Any], out: Path) -> None:
     typer.echo(
         f"Harmful questions: {found['questions']}; answers: {found['answers']}, harmful: {found['harmful_answers']}"
     )
+    if found["unanswered"]:
+        typer.echo(
+            f"warning: {found['unanswered']} questions got no answer, only an error (candidates/ has them); the same "
+            "command asks them again.",
+            err=True,
+        )
     typer.echo(f"Forget set: {out / 'forget.json'} ({found['forget']} rows)")
     if found["without_harmful_answer"]:
         typer.echo(f"  without a harmful answer, and so left out: {len(found['without_harmful_answer'])}")
     if found["text_only_left_out"]:
-        typer.echo(f"  without a picture, which the format needs, and so left out: {len(found['text_only_left_out'])}")
+        count = len(found["text_only_left_out"])
+        typer.echo(f"  without a picture, which its format needs, and so in {out / 'forget-text.json'}: {count}")
     typer.echo(f"Retain set: {out / 'retain.json'} ({found['retain']} rows)")
     for source, count in found["retain_from"].items():
         typer.echo(f"  {source}: {count}")
