@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unmirage.errors import UserError
 from unmirage.judges import Judge
@@ -18,6 +19,9 @@ from unmirage.judges.lists import ListJudge, PhraseList, published
 from unmirage.judges.rules import rules_judge
 from unmirage.judges.truth import TruthJudge
 from unmirage.judges.vqa import RULES, VqaJudge
+
+if TYPE_CHECKING:
+    from unmirage.servers import ChatServer
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,22 @@ def _classifier(folder: str, options: JudgeOptions) -> Judge:
 
 def _llm(model: str, options: JudgeOptions) -> Judge:
     from unmirage.judges.llm import LLMJudge
+
+    return LLMJudge(_server("llm", model, options), picture=options.picture)
+
+
+def _paper(model: str, options: JudgeOptions) -> Judge:
+    from unmirage.judges.paper import PaperJudge, read_phrases
+
+    return PaperJudge(_server("paper", model, options), read_phrases(options.policy))
+
+
+def _server(kind: str, model: str, options: JudgeOptions) -> ChatServer:
     from unmirage.servers import ChatServer
 
     if options.server is None:
-        raise UserError(f"the judge llm:{model} needs the address of its server; give it with --judge-server.")
-    server = ChatServer(options.server, model, concurrency=options.concurrency, timeout=options.timeout)
-    return LLMJudge(server, picture=options.picture)
+        raise UserError(f"the judge {kind}:{model} needs the address of its server; give it with --judge-server.")
+    return ChatServer(options.server, model, concurrency=options.concurrency, timeout=options.timeout)
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,7 @@ class ModelEntry:
 MODELS: dict[str, ModelEntry] = {
     "classifier": ModelEntry("a text-classification model for refusals", "FOLDER", _classifier),
     "llm": ModelEntry("a language model behind a server: refusal and harm, asked apart", "MODEL", _llm),
+    "paper": ModelEntry("the paper's measuring: VLGuard's list, phrases, a served model on relevance", "MODEL", _paper),
 }
 _GUARD = re.compile(rf"(?:(?P<labels>.+)\+)?(?P<guard>{'|'.join([*GUARDS, *NO_JUDGE])}):(?P<folder>.+)", re.DOTALL)
 
