@@ -117,7 +117,10 @@ def align(
     ] = None,
     preferred: Annotated[
         Path | None,
-        typer.Option(help="Data with better answers to the same questions, by id, in the safety data's format (dpo)."),
+        typer.Option(help="Data with better answers to the same questions, by id (dpo)."),
+    ] = None,
+    preferred_format: Annotated[
+        Format | None, typer.Option(help="Format of the better answers; without it, the safety data's.")
     ] = None,
     format: Annotated[Format, typer.Option(help="Format of the safety data.")] = Format.vlguard,
     images: Images = None,
@@ -147,7 +150,7 @@ def align(
         settings = read_settings(config, setting or [], method=method, seed=seed)
         queries = load_queries(data, format.value, images, None, strict)
         extra = load_queries(general, "llava", general_images, None, strict) if general else []
-        better = load_queries(preferred, format.value, images, None, strict) if preferred else []
+        better = load_queries(preferred, (preferred_format or format).value, images, None, strict) if preferred else []
         if "forget" in settings.roles():
             _tell_refusals(queries)
         with Bars() as bars:

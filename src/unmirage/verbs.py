@@ -55,6 +55,15 @@ Model = Annotated[Path, typer.Argument(help="Checkpoint folder: a Hugging Face m
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad row instead of leaving it out.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of the images; without it, one beside the data file.")]
 
+SharePrefix = Annotated[
+    bool,
+    typer.Option(
+        "--share-prefix/--no-share-prefix",
+        help="Read what questions about one picture have in common once, where a check shows that answers stay the "
+        "same; in this process alone.",
+    ),
+]
+
 
 def load_queries(path: Path, format: str, images: Path | None, split: str | None, strict: bool) -> list[Query]:
     """The queries of a data file; what is wrong with its rows goes to standard error."""

@@ -13,7 +13,8 @@ from unmirage.attacks.goals import Goal
 from unmirage.attacks.search.strategies import SearchName
 from unmirage.backends.registry import AskingOptions, BackendName
 from unmirage.errors import UserError
-from unmirage.verbs import Format, Images, Strict, load_all, load_queries, quiet_libraries
+from unmirage.judges import commands as judging
+from unmirage.verbs import Format, Images, SharePrefix, Strict, load_all, load_queries, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,9 +181,14 @@ def search(
         Path | None, typer.Option(help="audit.json (or data to be audited) whose opening cues are the words.")
     ] = None,
     judge: Annotated[str, typer.Option(help="Who gives verdicts; `judge list` has all.")] = "rules",
-    judge_server: Annotated[
-        str | None, typer.Option(metavar="URL", help="Address of the server of a judge `llm:MODEL`.")
-    ] = None,
+    judge_server: judging.Server = None,
+    judge_concurrency: judging.Concurrency = 8,
+    judge_timeout: judging.Timeout = 60.0,
+    judge_picture: judging.Picture = False,
+    judge_label: judging.Meanings = None,
+    judge_pair: judging.Pair = False,
+    judge_policy: judging.Policy = None,
+    judge_batch_size: judging.BatchSize = 16,
     budget: Annotated[int | None, typer.Option(min=1, help="Most distinct requests; the rest is unfinished.")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Most questions, drawn by the seed.")] = None,
     control: Control = True,
@@ -210,6 +216,7 @@ def search(
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter for the model, with vllm.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once; memory grows with it.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    share_prefix: SharePrefix = True,
     strict: Strict = False,
 ) -> None:
     """Ask a model which one-word edit breaks it, and for which questions none does."""
@@ -220,7 +227,13 @@ def search(
     from unmirage.judges.registry import JudgeOptions, judge_named
     from unmirage.progress import Bars
 
-    asking = AskingOptions(backend, server, batch_size, max_new_tokens, concurrency, timeout, adapter)
+    asking = AskingOptions(
+        backend, server, batch_size, max_new_tokens, concurrency, timeout, adapter, share_prefix, out
+    )  # fmt: skip
+    options = JudgeOptions(
+        judge_server, judge_concurrency, judge_timeout, judge_picture, tuple(judge_label or ()), judge_pair,
+        judge_policy, judge_batch_size,
+    )  # fmt: skip
     local = asking.name is not BackendName.openai_server
     changes = tuple(dict.fromkeys(edit or [Change.opening]))
     plan = Plan(
@@ -229,7 +242,7 @@ def search(
         keep_grammar, fluency, budget, places, top,
     )  # fmt: skip
     queries = load_all(data, format.value, images, split or [], strict)
-    judging = judge_named(judge, data, JudgeOptions(server=judge_server))
+    judging = judge_named(judge, data, options)
     if local:
         quiet_libraries()
     with Bars() as bars:

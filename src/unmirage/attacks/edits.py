@@ -13,6 +13,7 @@ from typing import Literal
 
 from unmirage.audit.model.edits import bare
 from unmirage.backends.prompts import Prompt
+from unmirage.errors import UserError
 from unmirage.schema import Query, Variant
 
 Kind = Literal["substitute", "insert", "delete"]
@@ -94,6 +95,12 @@ class Edit:
             return f"{question} {_small(self.word)}"
         start = spans[self.position][0]
         return f"{question[:start]}{_small(self.word)} {question[start:]}"
+
+
+def check_place(changes: Sequence[Change], at: At) -> None:
+    """Raises UserError where a place is asked for that the changes do not have."""
+    if set(changes) == {Change.opening} and at in (At.inner, At.end):
+        raise UserError(f"the opening word stands at the beginning; leave out --at {at}, or give --edit substitute.")
 
 
 def edits_of(question: str, changes: Sequence[Change], words: Sequence[str], at: At = At.any) -> list[Edit]:

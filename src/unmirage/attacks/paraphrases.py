@@ -8,6 +8,7 @@ wording is empty, the same as its origin, there twice, or unfit for its cue is c
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections import Counter, defaultdict
@@ -145,13 +146,13 @@ def _rows(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".csv":
-            return list(csv.DictReader(text.splitlines()))
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return list(csv.DictReader(io.StringIO(text, newline="")))
+        if path.suffix == ".jsonl":  # not splitlines: JSON may hold other ends of lines as they are
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         content = json.loads(text)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as {path.suffix[1:] or 'JSON'}: {error}; repair the file.") from error
     if isinstance(content, dict):
         return [{"id": name, **(v if isinstance(v, dict) else {"paraphrases": v})} for name, v in content.items()]
@@ -163,7 +164,8 @@ def _texts(path: Path, number: int, row: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(row, Mapping) or not isinstance(row.get("id"), str | int):
         raise UserError(f"{path}, row {number} (counting from 0): there is no 'id'; give the id of a question.")
     name = str(row["id"])
-    for pair in row.get("instr-resp") or ():
+    pairs = row.get("instr-resp")
+    for pair in pairs if isinstance(pairs, list) else ():
         for key in _VLGUARD.keys() & (pair if isinstance(pair, Mapping) else {}).keys():
             yield f"{name}/{_VLGUARD[key]}", _text(path, number, key, pair[key])
     for key in _TEXTS:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from unmirage.attacks.constraints import allowed, constraints
 from unmirage.attacks.controls import control_edits, control_name
-from unmirage.attacks.edits import At, Change, Edit, edits_of
+from unmirage.attacks.edits import At, Change, Edit, check_place, edits_of
 from unmirage.attacks.goals import Goal
 from unmirage.attacks.words import checked_words
 from unmirage.errors import UserError
@@ -33,6 +33,7 @@ class OneWordAttack:
 
     def __post_init__(self) -> None:
         checked_words(self.words)
+        check_place([self.change], self.at)
         if self.change is Change.delete and self.words:
             raise UserError("to take words out needs no --to; leave it out, or choose another --edit.")
         if self.change is not Change.delete and not self.words:

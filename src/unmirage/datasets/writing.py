@@ -193,7 +193,7 @@ def stream_jsonl(queries: Iterable[Query], place: Place) -> Written:
     return done
 
 
-ROWS_WITH_BYTES = 100
+ROWS_WITH_BYTES = 250
 ROWS = 10_000
 """Rows of a Parquet row group, which is what is in memory at a time: few where pictures are in it."""
 
@@ -217,7 +217,9 @@ def stream_parquet(queries: Iterable[Query], place: Place) -> Written:
             yield polars.DataFrame(rows, schema=schema, orient="row")
 
     source = register_io_source(frames, schema=schema)
-    source.sink_parquet(place.file, row_group_size=size, metadata={"huggingface": json.dumps(_features(schema))})
+    features = {"huggingface": json.dumps(_features(schema))}
+    source.sink_parquet(place.file, row_group_size=size, statistics=False, metadata=features)
+    _hide_arrow_schema(place.file)
     done.rows = done.questions
     return done
 
@@ -382,3 +384,24 @@ def _features(schema: Mapping[str, Any]) -> dict[str, Any]:
         polars.Struct: {"_type": "Image"},
     }
     return {"info": {"features": {name: known[kind.base_type()] for name, kind in schema.items()}}}
+
+
+_ARROW_SCHEMA = b"\x18\x0cARROW:schema"
+"""The key as the footer has it, in Thrift's compact protocol: a string field, its length, and 12 characters."""
+
+
+def _hide_arrow_schema(file: Path) -> None:
+    """Give the Arrow schema in a Parquet footer another name of the same length.
+
+    Where there is one, pyarrow, and `datasets` with it, takes the schema's metadata from there, and polars puts none
+    into it; where there is none, they are those of the file. Types are the same without it.
+    """
+    with file.open("r+b") as opened:
+        opened.seek(-8, os.SEEK_END)
+        length = int.from_bytes(opened.read(4), "little")
+        opened.seek(-8 - length, os.SEEK_END)
+        at = opened.read(length).rfind(_ARROW_SCHEMA)
+        if at >= 0:
+            opened.seek(-8 - length + at, os.SEEK_END)
+            opened.write(_ARROW_SCHEMA.replace(b":", b"."))
+        _sync(opened)

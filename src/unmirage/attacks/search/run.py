@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from unmirage.attacks.constraints import allowed, constraints
 from unmirage.attacks.controls import check_enough_neutral, control_edits, control_name
-from unmirage.attacks.edits import At, Change, Edit, edits_of
+from unmirage.attacks.edits import At, Change, Edit, check_place, edits_of
 from unmirage.attacks.goals import UNUSABLE, Goal
 from unmirage.attacks.search import strategies
 from unmirage.attacks.search.rates import effect, parts, per_edit, rates
@@ -76,6 +76,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         checked_words(self.words)
+        check_place(self.changes, self.at)
         if not self.changes:
             raise UserError("a search needs at least one kind of edit; give --edit opening, for example.")
         if not self.words and set(self.changes) != {Change.delete}:
@@ -156,7 +157,7 @@ class _Work:
         return sorted(found, key=lambda walked: number[walked.query.id])
 
     def ask(self, prompts: Sequence[Prompt]) -> list[Verdict]:
-        """The verdicts on the replies to these prompts; usable ones are stored and not made again."""
+        """The verdicts on the replies to these prompts; all but errors are stored and not made again."""
         replies = self.asker.ask(prompts, "asking")
         fresh: dict[tuple[str, str | None], Answer] = {}
         for prompt, reply in zip(prompts, replies, strict=True):
@@ -177,12 +178,13 @@ class _Work:
         return [self._known[prompt.query, prompt.attack] for prompt in prompts]
 
     def _judge(self, fresh: dict[tuple[str, str | None], Answer]) -> None:
-        """Judges answers and stores usable verdicts, some at a time: a judge may be slow, and may be interrupted."""
+        """Judges answers and stores verdicts, some at a time: a judge may be slow, and may be interrupted."""
         verdicts = judge_all(self.judge, self.queries, fresh.values())
         while some := list(islice(verdicts, STORED_AT_ONCE)):
             self._known |= {(one.query, one.attack): one for one in some}
-            # An error may be mended, and a judge may find its words, when the same command is run again.
-            self._log.append([one for one in some if one.label not in UNUSABLE])
+            # An error may be mended when the same command is run again. An unparsed reply is the judge's word: to ask
+            # until one parses would be to choose among its answers.
+            self._log.append([one for one in some if one.label is not Label.ERROR])
 
     def tasks(self, query: Query, before: Verdict) -> tuple[Task, Task | None]:
         """The attack on a question and its control: as many neutral edits, at the same places."""
@@ -256,8 +258,9 @@ class _Work:
 
     @property
     def notes(self) -> list[str]:
-        """What the judge cannot tell."""
-        if self.plan.goal is not Goal.bypass or any(one.harm is not None for one in self._known.values()):
+        """What the judge cannot tell; nothing where it said nothing at all."""
+        usable = [one for one in self._known.values() if _usable(one.label)]
+        if self.plan.goal is not Goal.bypass or not usable or any(one.harm is not None for one in usable):
             return []
         return ["The judge does not look at harm: broken means complied with in its eyes, off topic or not."]
 
@@ -356,15 +359,20 @@ def _notes(plan: Plan, rows: Sequence[QuestionResult]) -> Iterator[str]:
     none = sum(row.outcome == "no-edit" for row in rows)
     if none:
         yield f"{none} questions have no edit that may be asked; they are in no rate but the worst case."
-    left = sum(row.outcome == "unfinished" for row in rows)
+    left = [row for row in rows if row.outcome == "unfinished"]
     if left:
-        unjudged = sum(bool(row.attack and row.attack.unusable) for row in rows if row.outcome == "unfinished")
+        unjudged = sum(_lacks_verdicts(row) for row in left)
         why = f"{unjudged} of them for want of usable verdicts" if unjudged else "the budget did not reach"
-        yield f"{left} questions are unfinished ({why}); nothing is said of them."
+        yield f"{len(left)} questions are unfinished ({why}); nothing is said of them."
     if plan.search in (SearchName.greedy, SearchName.gradient):
         tried = sum(row.outcome == "robust" and not (row.attack and row.attack.certified) for row in rows)
         if tried:
             yield f"{tried} questions did not break on the edits that were asked; others were not asked."
+
+
+def _lacks_verdicts(row: QuestionResult) -> bool:
+    """Whether the answer to the question as it is, or to an edit of it, has no usable verdict."""
+    return row.before in UNUSABLE or bool(row.attack and row.attack.unusable)
 
 
 def _digest(queries: Sequence[Query]) -> str:

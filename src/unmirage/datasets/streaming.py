@@ -1,0 +1,72 @@
+"""Any format as one stream of queries and problems, and the first row of a file, by which it is told whose it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unmirage.datasets.loaded import Problem
+from unmirage.datasets.rows import json_rows
+from unmirage.errors import UserError
+from unmirage.schema import Query
+
+HEAD = 4096
+"""Bytes in which a JSON list begins."""
+
+
+@dataclass
+class Opened:
+    """A data set while it is read: queries and problems in the order of the file.
+
+    `warnings` are whole once `items` is used up. `rows` is the number of rows of the file where a row can hold more
+    than one query, else None.
+    """
+
+    items: Iterator[Query | Problem]
+    warnings: list[str] = field(default_factory=list)
+    rows: int | None = None
+
+
+def open_rows(
+    path: Path,
+    format: str,
+    name: str | None = None,
+    *,
+    images: Path | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    require_images: bool = True,
+) -> Opened:
+    """A data set as a stream; the options and errors are those of `unmirage.datasets.load`.
+
+    A format whose module has a function `stream` beside `load` is read row by row; any other is read whole, which for
+    sets of some thousand rows is no matter.
+    """
+    from unmirage.datasets import FORMATS, load
+
+    loader = FORMATS.get(format)
+    module = sys.modules.get(getattr(loader, "__module__", ""))
+    stream = getattr(module, "stream", None)
+    options: dict[str, Any] = {
+        "images": images, "split": split, "strict": strict, "require_images": require_images
+    }  # fmt: skip
+    if stream is not None and loader is getattr(module, "load", None):
+        opened: Opened = stream(path, name, **options)
+        return opened
+    loaded = load(path, name, format=format, **options)
+    return Opened(iter([*loaded.problems, *loaded.queries]), loaded.warnings, loaded.rows)
+
+
+def first_row_of(file: Path) -> dict[str, Any]:
+    """The first row of a JSON list; empty where there is none, or where the file is something else."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+        # What is no list is not read: some such files have hundreds of megabytes.
+        _, row = next(json_rows(file), (0, None)) if start.startswith(b"[") else (0, None)
+    except (OSError, UserError):
+        return {}
+    return row if isinstance(row, dict) else {}
