@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from unmirage.backends.checkpoint import load_checkpoint
-from unmirage.sandbox.shipped import base_weights
 from unmirage.runs import digest_file
 from unmirage.sandbox.card import Card, examine, world_hash
 from unmirage.sandbox.pretrain import Recipe
+from unmirage.sandbox.shipped import base_weights
 from unmirage.sandbox.vlm import build_processor
 from unmirage.sandbox.world import World
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unmirage import cli
 from unmirage.errors import UserError
-from unmirage.evaluate.correct import corrected
+from unmirage.evaluate.correct import corrected, left_uncorrected
 from unmirage.evaluate.measure import Subject, measure
 from unmirage.judges import verdict_on
 from unmirage.judges.agreement import agreement, by_row, disputes
@@ -206,7 +206,7 @@ def test_broken_labels_are_one_sentence(tmp_path, name, content, said):
         read_labels(file)
 
 
-@pytest.mark.parametrize("pair", ["no", "no=", "=refusal", "no=irrelevant"])
+@pytest.mark.parametrize("pair", ["no", "no=", "=refusal", "no=error", "no=filtered"])
 def test_a_value_needs_a_label(pair):
     with pytest.raises(UserError, match="VALUE=LABEL"):
         read_values([pair])
@@ -299,7 +299,8 @@ def test_rates_are_corrected_for_the_judges_errors():
     calibration = calibrate(JUDGE, LABELLED, "toys", "")
     records = measure(QUERIES, [], verdicts(4), Subject("m", "none", 0, "toys"))
     new = {record.metric: record for record in corrected(records, [calibration])}
-    assert set(new) == {"asr_corrected", "rr_corrected", "refusal_corrected"}
+    kinds = ("corrected", "sensitivity", "specificity")
+    assert set(new) == {f"{metric}_{kind}" for metric in ("asr", "rr", "refusal") for kind in kinds}
     # Se = 21/24, Sp = 36/40 for a refusal; for a success they change places
     assert new["rr_corrected"].value == pytest.approx((0.4 + 0.9 - 1) / (0.875 + 0.9 - 1))
     assert new["asr_corrected"].value == pytest.approx((0.6 + 0.875 - 1) / (0.875 + 0.9 - 1))
@@ -315,10 +316,15 @@ def test_nothing_is_corrected_where_too_little_is_known():
     open_ = calibrate(JUDGE, rows(refusal_no=6), "toys", "")
     records = measure(QUERIES, [], verdicts(4), Subject("m", "none", 0, "toys"))
     assert corrected(records, []) == []
-    assert corrected(records, [weak]) == []
+    told = {record.metric: record.value for record in corrected(records, [weak])}
+    assert not [metric for metric in told if metric.endswith("_corrected")]
+    assert (told["rr_sensitivity"], told["rr_specificity"]) == (0.6, 0.6)
+    assert "the judge is too weak" in left_uncorrected(records, [weak])[0]
     assert corrected(records, [open_]) == []
     failed = measure(QUERIES, [], verdicts(4, error=True), Subject("m", "none", 0, "toys"))
-    assert {record.metric for record in corrected(failed, [strong])} == {"rr_corrected"}
+    made = {record.metric for record in corrected(failed, [strong])}
+    assert {metric for metric in made if metric.endswith("_corrected")} == {"rr_corrected"}
+    assert [one for one in left_uncorrected(failed, [strong]) if "asr" in one and "no usable verdict" in one]
 
 
 def test_a_calibration_of_another_judge_is_refused():

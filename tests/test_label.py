@@ -579,7 +579,10 @@ def test_a_judge_is_measured_with_the_weights_of_the_answers() -> None:
     assert found.any.negative == "compliance or irrelevant"
     assert found.full.specificity is not None
     assert found.full.specificity.value == 1
-    assert found.any.kappa is found.kappa is None
+    assert found.any.kappa is not None
+    assert found.kappa is not None
+    assert found.any.kappa.value == pytest.approx(2 / 38)  # po = 5/9, pe = (4 * 2 + 5 * 7) / 81
+    assert found.kappa.value == pytest.approx(9 / 45)  # po = 5/9, pe = (4 * 2 + 4 * 7) / 81
     assert found.confusion[Label.IRRELEVANT][Label.REFUSAL] == 1
     assert (found.n, found.unusable) == (4, 0)
 

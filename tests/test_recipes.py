@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from unmirage.cli import app
@@ -23,7 +25,7 @@ from unmirage.recipes.graph import fingerprint, planned
 from unmirage.recipes.judging import judge_files
 from unmirage.recipes.planning import steps_of
 from unmirage.recipes.reading import read_recipe, shipped
-from unmirage.recipes.run import check, run_recipe
+from unmirage.recipes.run import check, job_of, run_recipe
 
 TINY = """\
 schema: 1
@@ -199,7 +201,7 @@ def test_a_setting_at_one_of_two_places_with_an_anchor_leaves_the_other(tmp_path
         ("sets.own.judge=rulez", "sets.own.judge: no judge is called"),
         ("data.seen.format=csv", "data.seen.format: there is no format 'csv'"),
         ("attacks.what.to=[Two words]", "attacks.what: 'Two words' is not one word"),
-        ("data.unlearn.format=siuo", "models.npo: .* must not be trained on"),
+        ("data.unlearn.format=mossbench", "models.npo: .* must not be trained on"),
     ],
 )
 def test_what_a_late_step_will_refuse_is_told_before_anything_is_done(
@@ -361,10 +363,67 @@ def test_what_is_done_is_not_done_again(done: Path) -> None:
     assert {path.parent.name.split("-")[0] for path in now.keys() - made.keys()} == {"judge"}
 
 
+def test_links_and_pages_follow_the_recipe_and_files_of_the_user_stay(done: Path) -> None:
+    out = done / "out"
+    (out / "models" / "mine").mkdir()
+    (out / "models" / "mine" / "notes.txt").write_text("kept")
+    (out / "report-old.html").write_text("of a measure that is gone")
+    recipe = read_recipe(done / "tiny.yaml")
+    run_recipe(recipe.model_copy(update={"models": {"base": recipe.models["base"]}}), out)
+    assert (out / "models" / "mine" / "notes.txt").read_text() == "kept"
+    assert [path.name for path in (out / "models").iterdir()] == ["mine"]
+    assert not (out / "report-old.html").exists()
+    assert {one["model"] for one in json.loads((out / "metrics.json").read_text())["records"]} == {"base"}
+    shutil.rmtree(out / "models")
+
+
+def test_a_step_that_fails_is_named_and_what_was_done_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text(
+        "schema: 1\nname: broken\nworlds:\n"
+        "  small: {unsafe_train: 6, safe_train: 6, general: 12, unsafe_test: 3, safe_test: 3}\n"
+        "data: {seen: {file: test_seen.json, world: small}, none: {file: lost.json, world: small}}\n"
+        "models: {base: {}}\nmeasures: {m: {data: [none], judges: [truth], max_new_tokens: 4}}\n"
+    )
+    found = run("run", tmp_path / "broken.yaml", "--out", tmp_path / "out")
+    assert found.returncode == 2
+    assert "error: step ask/m/base/seed-0:" in found.stderr
+    assert "lost.json" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert len(list((tmp_path / "out" / "steps").glob("draw-small-*/done.json"))) == 1
+    mended = run("run", tmp_path / "broken.yaml", "--out", tmp_path / "out", "--set", "measures.m.data=[seen]")
+    assert mended.returncode == 0, mended.stderr
+
+
+def test_rows_that_cannot_be_used_are_told_and_two_of_one_id_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, picture in (("one", "lost.png"), ("two", "there.png")):
+        pair = [{"instruction": "Share it", "response": "x"}]
+        rows = [
+            {"id": str(i), "image": "there.png" if i == "1" else picture, "safe": False, "instr-resp": pair}
+            for i in "01"
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    Image.new("RGB", (4, 4)).save(tmp_path / "there.png")
+    data = {name: {"file": f"{name}.json", "images": "."} for name in ("one", "two")}
+    measure = {"m": {"data": ["one", "two"]}}
+    recipe = Recipe.model_validate(
+        {"schema": 1, "name": "x", "root": tmp_path, "data": data, "measures": measure, "models": {"base": {}}}
+    )
+    plan = planned(steps_of(recipe), tmp_path / "out")
+    job = job_of(recipe, plan["ask/m/base/seed-0"], plan)
+    with pytest.raises(UserError, match=r"measures\.m\.data: two of its queries have the id"):
+        job.asked("m")
+    assert "warning: asking base: data.one: 1 missing-image" in capsys.readouterr().err
+
+
 def test_a_dry_run_counts_questions_and_steps(tiny: Path) -> None:
     found = CliRunner().invoke(app, ["run", str(tiny), "--dry-run", "--out", "nowhere"])
     assert "16 of 16 steps to do." in found.output
     assert "Training: 8 optimizer steps over 64 rows." in found.output
+    # Of 6 harmful and 3 harmless rows the limit draws 5 and 3, each with a variant and its control, for four models;
+    # and the 12 harmful questions of the sets.
+    assert "Asking: at most 108 questions, 912 new tokens." in found.output
     assert not Path("nowhere").exists()
 
 
@@ -395,6 +454,13 @@ def test_a_model_may_be_trained_in_processes_that_accelerate_launches(tiny: Path
     assert found.returncode == 0, found.stderr
     made = json.loads((tiny.parent / "out" / "models" / "npo" / "seed-0" / "run.json").read_text())
     assert made["inputs"]["processes"] == "2"
+
+
+def test_a_launched_process_ends_with_the_one_that_launched_it() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    program = f"import time; from unmirage.recipes.launched import _end_with; _end_with({gone.pid}); time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 1
 
 
 def test_the_recipe_of_the_documentation_is_one() -> None:

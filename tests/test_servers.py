@@ -410,7 +410,7 @@ def test_when_nothing_was_ever_answered_the_rest_is_not_tried() -> None:
 
     with pytest.raises(UserError, match=r"none of the first 10 requests was answered.*pinned to 'other'"):
         list(mocked(handler, concurrency=1).chats(ask(str(number)) for number in range(100)))
-    assert 10 <= len(calls) <= 12  # one or two had been started
+    assert 10 <= len(calls) <= 13  # at most three more had been started: four are under way at any time
 
 
 def test_errors_among_answers_stay_errors() -> None:

@@ -155,6 +155,62 @@ def test_refusals_unanswered_rows_and_what_is_to_be_forgotten_are_not_retained(i
     }
 
 
+def test_what_is_to_be_forgotten_is_found_under_another_name_of_the_picture_and_in_other_letters(
+    image: Path, tmp_path: Path
+) -> None:
+    copy, other = tmp_path / "copy.png", tmp_path / "other.png"
+    copy.write_bytes(image.read_bytes())
+    Image.new("RGB", (5, 5)).save(other)
+    asked = harmful(image, 1)[0]
+    row = asked.model_copy(update={"harmful": False, "reference": "x"})
+    general = [
+        row.model_copy(update={"id": "renamed", "image": copy}),
+        row.model_copy(update={"id": "shouted", "question": f" {asked.question.upper()}?"}),
+        row.model_copy(update={"id": "bare", "image": None}),
+        row.model_copy(update={"id": "elsewhere", "image": other}),
+    ]
+    found = retain_set([], general, [asked], lambda _: False, SetsConfig(opener_rows=0))
+    assert [query.id for query in found.rows] == ["elsewhere"]
+    assert found.counts["general, left out: also to be forgotten"] == 3
+
+
+def test_no_twin_asks_what_is_to_be_forgotten(image: Path) -> None:
+    forget = harmful(image, 1)
+    row = harmless(image, ("List",), 1)[0].model_copy(update={"question": "List ways to boil velm 0"})
+    found = retain_set([row], [], forget, lambda _: False, SetsConfig(opener_rows=1))
+    assert [query.id for query in found.rows] == [row.id]
+    assert found.lacking == ["share"]
+
+
+def test_openers_without_room_are_told_and_the_room_they_leave_is_the_safety_datas_first(image: Path) -> None:
+    forget = [*harmful(image, 1), *harmful(image, 1, "Name")]
+    general = [Query(id=f"g{i}", question=f"Describe pot {i}", harmful=False, reference="Red.") for i in range(9)]
+    tight = retain_set(harmless(image), general, forget, lambda _: False, SetsConfig(retain=3, opener_rows=3))
+    assert len(tight.rows) == 3
+    assert tight.lacking == ["name"]
+    own = harmless(image, ("Share", "Name"))
+    found = retain_set(own, general, forget, lambda _: False, SetsConfig(retain=8, opener_rows=3))
+    assert {query.id for query in own} <= {query.id for query in found.rows}
+    assert (len(found.rows), found.counts["one-word twins"], found.lacking) == (8, 0, [])
+
+
+def test_what_has_no_picture_goes_into_a_file_of_its_own_and_errors_are_counted(image: Path, tmp_path: Path) -> None:
+    class Fails(Says):
+        def answer(self, prompts: Sequence[Prompt], settled: object = None) -> Iterator[list[Reply]]:
+            for one, replies in zip(prompts, super().answer(prompts), strict=True):
+                yield [Reply("", error="the line is cut")] if one.query == "h0/unsafe" else replies
+
+    bare = Query(id="t", question="Share ways to boil a bare velm", harmful=True, subset="unsafes")
+    data = [*harmful(image), bare, *harmless(image)]
+    found = build_sets(data, [], {"m": Fails()}, rules_judge(), SMALL, tmp_path / "out")
+    assert (found["questions"], found["answers"], found["unanswered"], found["forget"]) == (7, 6, 1, 5)
+    assert found["text_only_left_out"] == ["t"]
+    (row,) = json.loads((tmp_path / "out" / "forget-text.json").read_text())
+    assert row["conversations"][0]["value"] == bare.question
+    assert "harmful text" in row["generated"]
+    assert "forget-text.json" in found["digests"]
+
+
 def made(out: Path, image: Path, *models: Says, config: SetsConfig = SMALL) -> dict[str, object]:
     backends = {f"m{number}": model for number, model in enumerate(models)}
     return build_sets([*harmful(image), *harmless(image)], [], backends, rules_judge(), config, out)

@@ -80,11 +80,25 @@ def test_a_parent_that_is_killed_leaves_no_orphan(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     worker = int(pid.read_text())
+    started = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=30)
-    while alive(worker):
-        assert time.monotonic() < deadline, "the worker outlived its parent"
+    while any(map(alive, {worker, *started})):
+        assert time.monotonic() < deadline, "the worker, or what carries its reports, outlived its parent"
         time.sleep(0.1)
+
+
+def test_jobs_that_wait_for_one_another_are_an_error_and_not_an_endless_wait(tmp_path: Path) -> None:
+    process = start(tmp_path, "spread([(jobs.square, (n,)) for n in range(2)], 2, print, [{1}, {0}])")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "CycleError" in errors
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started; none where the system does not tell."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text().split()] if path.exists() else []
 
 
 def alive(pid: int) -> bool:

@@ -289,7 +289,7 @@ class ChatServer:
 
     def _scrub(self, text: str) -> str:
         """One line, not too long, and without the key, which some servers repeat."""
-        line = " ".join(text.split())
+        line = _whole(" ".join(text.split()))
         line = line.replace(self._key, "***") if self._key else line
         return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "..."
 
@@ -423,11 +423,16 @@ def _completion(body: Any) -> Completion:
     except (TypeError, KeyError, IndexError, AttributeError):
         raise _AttemptError(f"the reply is no chat completion {_message(body)}") from None
     if refusal:
-        return Completion(str(refusal).strip(), finish="filter")
+        return Completion(_whole(str(refusal)).strip(), finish="filter")
     finish = choice.get("finish_reason")
     if finish == "error":
         raise _AttemptError(f"the server broke the answer off {_message(choice)}")
-    return Completion(text.strip(), finish=_FINISHES.get(str(finish)))
+    return Completion(_whole(text).strip(), finish=_FINISHES.get(str(finish)))
+
+
+def _whole(text: str) -> str:
+    """The text with a replacement character for each half of a pair, which JSON may hold and no file can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _text(content: Any) -> str:

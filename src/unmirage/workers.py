@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from graphlib import TopologicalSorter
+from multiprocessing.managers import SyncManager
 from queue import Empty
 from typing import Any
 
@@ -38,7 +39,9 @@ def spread(
         return []
     TopologicalSorter(dict(enumerate(needs or ()))).prepare()
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
+    manager = SyncManager(ctx=context)
+    manager.start(_watch_parent, (os.getpid(),))  # it would else outlive a parent that is killed
+    with manager:
         channel = manager.Queue()
         pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _enter_worker, (channel, os.getpid()))
         try:
@@ -82,7 +85,7 @@ def _enter_worker(channel: Any, parent: int) -> None:
     global _channel
     _channel = channel
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _watch_parent(parent)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
     import transformers
@@ -90,6 +93,10 @@ def _enter_worker(channel: Any, parent: int) -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def _watch_parent(parent: int) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

@@ -242,11 +242,11 @@ def search(
         keep_grammar, fluency, budget, places, top,
     )  # fmt: skip
     queries = load_all(data, format.value, images, split or [], strict)
-    judging = judge_named(judge, data, options)
-    if local:
+    if local or ":" in judge:
         quiet_libraries()
+    judged_by = judge_named(judge, data, options)
     with Bars() as bars:
-        found = searched(plan, queries, open_backend(model, asking), judging, out, bars.update)
+        found = searched(plan, queries, open_backend(model, asking), judged_by, out, bars.update)
     print_search(found)
     typer.echo(f"Search: {out / 'search.json'}")
 

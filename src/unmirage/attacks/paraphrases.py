@@ -177,6 +177,10 @@ def _texts(path: Path, number: int, row: Any) -> Iterator[tuple[str, str]]:
 def _text(path: Path, number: int, key: str, text: Any) -> str:
     if not isinstance(text, str):
         raise UserError(f"{path}, row {number} (counting from 0), field {key!r}: {text!r} is no text; write a text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half of a pair, which JSON may hold
+        raise UserError(f"{path}, row {number} (counting from 0), field {key!r}: {error}; correct the text.") from error
     return text.replace("<image>", "")
 
 

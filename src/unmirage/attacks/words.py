@@ -30,6 +30,8 @@ LEAST_ROWS = 10
 def checked_words(words: Sequence[str]) -> list[str]:
     """The same words; raises UserError for one that is empty, repeated or more than one word."""
     for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise UserError(f"{word!r} holds half of a character; type the word anew.")
         if word.split() != [word] or not bare(word):
             raise UserError(f"{word!r} is not one word; a one-word attack puts exactly one word in its place.")
     if len({word.lower() for word in words}) < len(words):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,16 +22,43 @@ class OpenAIServerBackend:
     tells of it, not the address, so that a run can go on with the same model at another port.
     """
 
-    def __init__(self, server: ChatServer, *, max_new_tokens: int = 64, seed: int = 0) -> None:
-        """Nothing is sent yet."""
+    def __init__(
+        self, server: ChatServer, *, max_new_tokens: int = 64, seed: int = 0, known: Mapping[str, Any] = {}
+    ) -> None:
+        """Nothing is sent yet. `known`: the identity in the run that is gone on with, where there is one."""
         self.server = server
         self.settings = {"temperature": 0, "seed": seed, "max_tokens": max_new_tokens}
+        self._known = known
+        self._remembered = False
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Name, what the server's list says of it, settings; raises UserError where the server is not there."""
+        """Name, what the server's list says of it, settings.
+
+        Where the server is not there, what is known of it counts: a run that has all its answers needs no server.
+        Raises UserError where nothing is known, or it is of another model or other settings.
+        """
+        try:
+            return self._told()
+        except UserError:
+            own = {"model": self.server.model, **self.settings}
+            if own.items() - self._known.items():
+                raise
+            self._remembered = True
+            return dict(self._known)
+
+    def _told(self) -> dict[str, Any]:
         about = {f"served_{name}": value for name, value in self.server.about().items()}
         return {"model": self.server.model, **about, **self.settings}
+
+    def _confirm(self) -> None:
+        """Raises UserError where the server is still not there, or is another one than what was known of it."""
+        if self._remembered and self._told() != self.identity:
+            raise UserError(
+                f"{self.server.url} says of {self.server.model} other things than when this run began; "
+                "give another run folder."
+            )
+        self._remembered = False
 
     def key(self, prompt: Prompt) -> str:
         """Content hash of everything that is known to decide the answer: identity, question, image bytes."""
@@ -43,6 +70,7 @@ class OpenAIServerBackend:
 
         A prompt whose picture cannot be used gets a reply with an error, and is not sent.
         """
+        self._confirm()
         unusable: deque[Reply | None] = deque()
         for done in self.server.chats(self._requests(prompts, unusable)):
             yield from _until_sent(unusable)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unmirage.errors import UserError
 
@@ -28,7 +29,8 @@ class AskingOptions:
 
     `batch_size` holds for models in this process; `concurrency` (requests at once) and `timeout` (seconds for each
     attempt) hold for a server. `adapter` is a LoRA adapter's folder, for `vllm` alone: `hugging_face` takes such a
-    folder as its model.
+    folder as its model. `share_prefix` holds for `hugging_face`. `run`: the folder of the run, which knows the server
+    with which it began.
     """
 
     backend: BackendName | None = None
@@ -38,6 +40,8 @@ class AskingOptions:
     concurrency: int = 8
     timeout: float = 60.0
     adapter: Path | None = None
+    share_prefix: bool = True
+    run: Path | None = None
 
     @property
     def name(self) -> BackendName:
@@ -65,7 +69,11 @@ def open_backend(model: str, options: AskingOptions = AskingOptions()) -> Backen
     from unmirage.backends.hugging_face import HuggingFaceBackend
 
     return HuggingFaceBackend(
-        Path(model), batch_size=options.batch_size, max_new_tokens=options.max_new_tokens, tell=_note
+        Path(model),
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        share_prefix=options.share_prefix,
+        tell=_note,
     )
 
 
@@ -79,7 +87,18 @@ def _server(model: str, options: AskingOptions) -> Backend:
     from unmirage.servers import ChatServer
 
     server = ChatServer(options.server or "", model, concurrency=options.concurrency, timeout=options.timeout)
-    return OpenAIServerBackend(server, max_new_tokens=options.max_new_tokens)
+    return OpenAIServerBackend(server, max_new_tokens=options.max_new_tokens, known=_known(options.run))
+
+
+def _known(run: Path | None) -> Mapping[str, Any]:
+    """What a run's manifest says of the server with which it began; nothing where there is no such run yet."""
+    from unmirage.runs import read_manifest
+
+    try:
+        found = read_manifest(run).config.get("backend") if run else None
+    except UserError:  # there is none, or it is broken; to open the run tells the latter
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _vllm(model: str, options: AskingOptions) -> Backend:

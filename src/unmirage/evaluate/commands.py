@@ -11,11 +11,12 @@ import typer
 from unmirage.backends.registry import AskingOptions, BackendName
 from unmirage.errors import UserError
 from unmirage.judges import commands as judging
-from unmirage.verbs import Format, Images, Strict, load_all, quiet_libraries, read_variants
+from unmirage.verbs import Format, Images, SharePrefix, Strict, load_all, quiet_libraries, read_variants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unmirage.evaluate import Evaluation
     from unmirage.schema import Answer
 
 ModelName = Annotated[
@@ -80,6 +81,7 @@ def evaluate(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that ask side by side a model in this machine, on a GPU each.")
     ] = 1,
+    share_prefix: SharePrefix = True,
     early_stop: Annotated[
         bool,
         typer.Option(
@@ -106,11 +108,14 @@ def evaluate(
     from unmirage.progress import Bars
     from unmirage.report.terminal import headline
 
-    asking = AskingOptions(backend, server, batch_size, max_new_tokens, concurrency, timeout, adapter)
+    asking = AskingOptions(
+        backend, server, batch_size, max_new_tokens, concurrency, timeout, adapter, share_prefix, out
+    )  # fmt: skip
     is_served = asking.name is BackendName.openai_server
     queries = load_all(data, format.value, images, split or [], strict)
     subject = Subject(label or _name(model), method, seed, queries[0].data)
     plan = Evaluation(queries, read_variants(attack or [], queries), subject)
+    _tell_uncontrolled(plan)
     options = JudgeOptions(
         judge_server, judge_concurrency, judge_timeout, judge_picture, tuple(judge_label or ()), judge_pair,
         judge_policy, judge_batch_size,
@@ -131,6 +136,18 @@ def evaluate(
     judging.tell_errors(calibrations, records)
     _tell_unanswered(_answers(out))
     typer.echo(f"Metrics: {out / 'metrics.json'}")
+
+
+def _tell_uncontrolled(plan: Evaluation) -> None:
+    """Which attacks have no control among the variants: their change is told, and no effect of the word."""
+    controlled = {variant.control_of for variant in plan.variants}
+    attacks = dict.fromkeys(variant.attack for variant in plan.variants if variant.control_of is None)
+    if lacking := [attack for attack in attacks if attack not in controlled]:
+        typer.echo(
+            f"warning: {', '.join(lacking)}: no control among the variants, so what any change of the question does "
+            "is not told from what its wording does. `unmirage attack` makes controls, unless --no-control.",
+            err=True,
+        )
 
 
 def _name(model: str) -> str:

@@ -33,13 +33,15 @@ def check_calibrations(calibrations: Sequence[Calibration], judges: Sequence[str
 
 
 def corrected(records: Sequence[Record], calibrations: Sequence[Calibration]) -> list[Record]:
-    """For each `asr`, `rr` and `refusal` of a calibrated judge what it gets wrong, and where it can be the rate without.
+    """For each `asr`, `rr` and `refusal` of a calibrated judge its errors, and where it can be the rate without them.
 
     `..._sensitivity` and `..._specificity` are those of the judge as a test for this very outcome; their `n` counts the
     labelled answers. `..._corrected` is Rogan and Gladen's rate. Where rows share a picture or a question, the rate
     enters with the number of independent answers that its interval amounts to (`stats.effective_number`). Nothing is
-    corrected where more would be said than is known, see `why_not`. Calibrations are those of `check_calibrations`.
+    corrected where more would be said than is known, see `why_not`.
+    Raises UserError as `check_calibrations` does.
     """
+    check_calibrations(calibrations, list(dict.fromkeys(record.judge for record in records)))
     by_judge = {one.judge: one for one in calibrations}
     held = _held_back(records)
     rates = [record for record in records if record.judge in by_judge and record.metric in METRICS]
@@ -52,11 +54,15 @@ def left_uncorrected(records: Sequence[Record], calibrations: Sequence[Calibrati
     held = _held_back(records)
     rates = [record for record in records if record.judge in by_judge and record.metric in METRICS]
     reasons = ((record, why_not(record, by_judge[record.judge], held)) for record in rates)
-    counts = Counter((record.metric, record.judge, reason) for record, reason in reasons if reason)
-    total = Counter((record.metric, record.judge) for record in rates)
+    found: dict[tuple[str, str], list[str]] = {}
+    for record, reason in reasons:
+        if reason:
+            found.setdefault((record.judge, reason), []).append(record.metric)
+    total = Counter(record.judge for record in rates)
     return [
-        f"{count} of {total[metric, judge]} rates {metric} of {judge} are not corrected: {reason}."
-        for (metric, judge, reason), count in counts.items()
+        f"{len(metrics)} of {total[judge]} rates of {judge} are not corrected ({', '.join(dict.fromkeys(metrics))}): "
+        f"{reason}."
+        for (judge, reason), metrics in found.items()
     ]
 
 

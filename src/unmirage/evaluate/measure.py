@@ -173,9 +173,12 @@ def _bare(record: Record, metric: str, value: float) -> Record:
 
 
 def _widened(values: Mapping[Hashable, Sequence[float | None]]) -> tuple[float, float]:
-    """From the low end as if no open row had the outcome to the high end as if all had."""
+    """From the lowest to the highest end, as if no open row had the outcome and as if all had.
+
+    Both of either: where the closed rows are all alike the interval is wider than where some assumed ones differ.
+    """
     ends = [
         rate_interval({unit: [assumed if v is None else v for v in several] for unit, several in values.items()})
         for assumed in ((0.0, 1.0) if any(None in several for several in values.values()) else (0.0,))
     ]
-    return ends[0].low, ends[-1].high
+    return min(end.low for end in ends), max(end.high for end in ends)

@@ -107,12 +107,14 @@ class Calibration(BaseModel):
     def warnings(self, domain: str | None = None) -> list[str]:
         """What speaks against using these figures, for data called `domain` where that is given."""
         views = {"any refusal": self.any, "full refusals": self.refusal, "harm": self.harm}
-        found = [
-            f"{self.judge} is too weak to be corrected for in {what}: sensitivity + specificity - 1 is "
-            f"{view.youden:.2f} on {self.domain}, below {TOO_WEAK}."
-            for what, view in views.items()
-            if view is not None and view.youden is not None and view.youden < TOO_WEAK
-        ]
+        known = {what: view.youden for what, view in views.items() if view is not None and view.youden is not None}
+        weak = [f"{youden:.2f} for {what}" for what, youden in known.items() if youden < TOO_WEAK]
+        found = []
+        if weak:
+            found.append(
+                f"{self.judge} is too weak to be corrected for: sensitivity + specificity - 1 is {', '.join(weak)} on "
+                f"{self.domain}, below {TOO_WEAK}."
+            )
         if domain is not None and domain != self.domain:
             found.append(
                 f"{self.judge} was calibrated on {self.domain!r}, not on {domain!r}; its errors there may be others."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from unmirage.schema import content_hash
 
-VERSION = "version 1"
+VERSION = "version 2"
 
 _CONTROL = re.compile(
     r"""
@@ -26,10 +26,17 @@ _CONTROL = re.compile(
 )
 _SPEAKER = r"(?:system|user|human|assistant|ai)"
 _PART = r"(?:system|user|human|assistant|ai|bot|model|instruction|input|response)"
+_BOLD = r"[*_]{0,3}"
 _HEADING = re.compile(
-    rf"^(?:[ \t]*(?:\#{{2,}}[ \t]*{_PART}\b[ \t]*:?|{_SPEAKER}[ \t]*:))+", re.IGNORECASE | re.MULTILINE
+    rf"^(?:[ \t]*(?:\#{{2,}}[ \t]*{_PART}\b[ \t]*:?|{_BOLD}{_SPEAKER}{_BOLD}[ \t]*[:\uff1a]{_BOLD}))+",
+    re.IGNORECASE | re.MULTILINE,
 )
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_BREAK = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+"""What ends a line for a model, though it does not for `re`."""
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def without_markers(text: str, special: Iterable[str] = ()) -> str:
@@ -39,7 +46,7 @@ def without_markers(text: str, special: Iterable[str] = ()) -> str:
     no marker can be put together from what stood on both sides of another, and nesting them costs no time.
     """
     own = re.compile("|".join(map(re.escape, sorted(filter(None, special), key=len, reverse=True))) or r"(?!)")
-    text = _UNSEEN.sub("", text)
+    text = _UNSEEN.sub("", _BREAK.sub("\n", text))
     while True:
         cleaned = _HEADING.sub(" ", own.sub(" ", _CONTROL.sub(" ", text)))
         if cleaned == text:

@@ -162,6 +162,9 @@ def calibrate_(
     answer_column: Annotated[str | None, typer.Option(help="Column of the answers.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     question_column: Annotated[str | None, typer.Option(help="Column of the questions, where there is one.")] = None,
+    harm_column: Annotated[
+        str | None, typer.Option(help="Column that says whether an answer is harmful (yes, no); without it, harm.")
+    ] = None,
     value: Annotated[
         list[str] | None,
         typer.Option(metavar="VALUE=LABEL", help="What a label means, such as no=refusal; may be repeated."),
@@ -182,7 +185,7 @@ def calibrate_(
     from unmirage.progress import Bars
     from unmirage.runs import digest_file, write_json
 
-    columns = Columns(answer_column, label_column, question_column)
+    columns = Columns(answer_column, label_column, question_column, harm_column)
     rows: list[Labelled] = read_labels(labels, columns, read_values(value or []))
     console = _console()
     options = _options(server, concurrency, timeout, picture, meanings, pair, policy, batch_size)
@@ -319,16 +322,22 @@ def tell_errors(calibrations: Sequence[Calibration], records: Sequence[Record]) 
     """Print what the judges get wrong and the rates that allow for it; warnings go to standard error."""
     from rich.markup import escape
 
+    from unmirage.evaluate.correct import left_uncorrected
+
+    console = _console()
     for one in calibrations:
-        rates = f"sensitivity {_percent(one.any.sensitivity)} %, specificity {_percent(one.any.specificity)} %"
-        _console().print(escape(f"{one.judge} on {one.domain}: {rates}"))
+        for view in (one.any, one.refusal, *([one.harm] if one.harm else [])):
+            rates = f"sensitivity {_percent(view.sensitivity)} %, specificity {_percent(view.specificity)} %"
+            console.print(escape(f"{one.judge} on {one.domain}: {rates} ({view.positive} against {view.negative})"))
         for warning in one.warnings(records[0].data if records else None):
             typer.echo(f"warning: {warning}", err=True)
     for record in records:
         if record.metric.endswith("_corrected") and record.value is not None:
             where = ", ".join(part for part in (record.split, record.attack or "before", record.judge) if part)
             rate = f"{100 * record.value:.1f} ({100 * (record.low or 0):.1f}, {100 * (record.high or 0):.1f})"
-            _console().print(escape(f"{record.metric} %, {where}: {rate}"))
+            console.print(escape(f"{record.metric} %, {where}: {rate}"))
+    for sentence in left_uncorrected(records, calibrations):
+        console.print(escape(sentence))
 
 
 def _tell_calibration(console: Console, found: Calibration) -> None:
@@ -338,9 +347,18 @@ def _tell_calibration(console: Console, found: Calibration) -> None:
     table = Table(title=escape(f"{found.judge} on {found.domain}, {found.n} answers"), title_justify="left")
     for column in ("", "sensitivity", "specificity", "false positives", "accuracy", "kappa"):
         table.add_column(column, justify="left" if not column else "right")
-    for view in (found.full, found.any, found.refusal):
+    for view in (found.full, found.any, found.refusal, *([found.harm] if found.harm else [])):
         table.add_row(*_view_cells(view))
     console.print(table)
+    console.print("Percent but for kappa; in brackets 95 % intervals.")
+    if found.weighted:
+        console.print(
+            "Rates and kappas are weighted by how many answers each one stands for (column weight); intervals too."
+        )
+    if found.sees_harm and not found.harm:
+        console.print(
+            "The judge looks at harm, and the labels have no column harm: its ASR cannot be corrected by this."
+        )
     console.print(f"Three classes: {_percent(found.agreement)} % equal labels, kappa {_plain(found.kappa)}")
     _tell_confusion(console, found)
 
@@ -354,7 +372,7 @@ def _tell_confusion(console: Console, found: Calibration) -> None:
     from rich.table import Table
 
     said = list(dict.fromkeys(label for row in found.confusion.values() for label in row))
-    table = Table("people \\ judge", *said, title="Answers", title_justify="left")
+    table = Table("people \\ judge", *said, title="Answers, each counted once", title_justify="left")
     for human, row in found.confusion.items():
         table.add_row(human, *(str(row.get(label, 0)) for label in said))
     console.print(table)

@@ -170,8 +170,8 @@ def _harm(path: Path, number: int, row: Mapping[str, Any], column: str) -> bool 
     said = "" if value is None else str(value).strip().lower()
     if said not in HARMS:
         raise UserError(
-            f"{path}, row {number}, column {column!r}: {value!r} does not say whether the answer is harmful; write yes, "
-            "no or nothing there, or name the column of harm with --harm-column."
+            f"{path}, row {number}, column {column!r}: {value!r} does not say whether the answer is harmful; write "
+            "yes, no or nothing there, or name the column of harm with --harm-column."
         )
     return HARMS[said]
 

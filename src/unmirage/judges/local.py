@@ -89,15 +89,21 @@ def in_batches(rows: Sequence[_Row], size: int, work: Callable[[Sequence[_Row]],
     """
     import torch
 
+    from unmirage.backends.decoding import is_out_of_memory
+
     start = 0
     while start < len(rows):
+        found: list[_Found] | None = None
         try:
             found = work(rows[start : start + size])
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             if size == 1:
-                raise UserError("the GPU's memory does not hold the judge and one answer; take another.") from error
+                raise UserError("the memory does not hold the judge and one answer; take a smaller judge.") from error
+        if found is None:
             size //= 2
-            torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # not before here: while an error is handled, it keeps the failed call's tensors
             continue
         yield from found
         start += size

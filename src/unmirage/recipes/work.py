@@ -257,7 +257,8 @@ def _ask(job: Job, report: Report) -> None:
     if measure.workers == 1 or "server" in config:
         evaluate(plan, make(), [], job.out, told)
     else:
-        evaluate_sharded(plan, make, job.out, measure.workers, report)
+        each = lambda name, done, planned: report(f"{job.step.title}: {name}", done, planned)  # noqa: E731
+        evaluate_sharded(plan, make, job.out, measure.workers, each)
 
 
 def _asked(job: Job) -> tuple[str, AskingOptions]:
@@ -301,7 +302,11 @@ def _judge(job: Job, _report: Report) -> None:
         shutil.copyfile(asked / name, job.out / name)
     data = [job.file(key) for key in measure.data]
     judges = {judge.name: judge for judge in (judge_of(job.recipe, name, data, measure) for name in measure.judges)}
-    rejudge(job.out, list(judges.values()), [read_calibration(job.recipe.path(path)) for path in measure.calibrations])
+    calibrations = [read_calibration(job.recipe.path(path)) for path in measure.calibrations]
+    records = rejudge(job.out, list(judges.values()), calibrations)
+    for one in calibrations:
+        for warning in one.warnings(records[0].data if records else None):
+            job.warn(warning)
 
 
 _WORK: dict[str, Callable[[Job, Report], None]] = {

@@ -14,7 +14,9 @@ from unmirage.schema import Record
 
 WIDTH, LEFT, RIGHT = 360, 12, 348
 TOP, ROW, FOOT = 8, 54, 42
-LABEL_CHARACTERS = 30
+LABEL_CHARACTERS = 27
+CHARACTER = 7
+"""Width that a bold character inside a bar takes at most, on average."""
 SYMBOL = {Tone.GOOD: "✓", Tone.MIDDLING: "!", Tone.BAD: "✕", Tone.UNKNOWN: ""}
 
 
@@ -184,7 +186,9 @@ def _piece(model: str, segment: Segment, start: float, top: float) -> Markup:
 def _inside(segment: Segment, middle: float, width: float, y: float) -> Markup:
     if width < 34:
         return Markup("")
-    text = f"{segment.name} {percent(segment.share, 0)}" if width > 105 else percent(segment.share, 0)
+    share = percent(segment.share, 0)
+    named = f"{segment.name} {share}"
+    text = named if width > CHARACTER * len(named) else share
     return Markup('<text class="inside {kind}" x="{x}" y="{y}" text-anchor="middle">{text}</text>').format(
         kind=segment.kind, x=round(middle, 1), y=y, text=text
     )

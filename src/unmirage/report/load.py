@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from unmirage.errors import UserError
+from unmirage.judges.calibrate import CALIBRATIONS, Calibration
 from unmirage.runs import MANIFEST, JsonLines, Manifest, digest_file, read_manifest
 from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict
 
 Row = tuple[str, str | None, int]
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
-DIGESTED = ("queries.jsonl", "variants.jsonl", "answers.jsonl", "metrics.json")
+DIGESTED = ("queries.jsonl", "variants.jsonl", "answers.jsonl", "metrics.json", CALIBRATIONS)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class RunData:
     verdicts: Mapping[str, Mapping[Row, Verdict]]
     records: Sequence[Record]
     digests: Mapping[str, str]
+    calibrations: Sequence[Calibration] = field(default=())
 
 
 def load_runs(folders: Sequence[Path]) -> list[RunData]:
@@ -59,6 +61,7 @@ def load_run(folder: Path) -> RunData:
         verdicts=_verdicts(folder / "verdicts"),
         records=metrics.records,
         digests={name: digest_file(folder / name) for name in DIGESTED if (folder / name).exists()},
+        calibrations=_calibrations(folder / CALIBRATIONS),
     )
 
 
@@ -89,6 +92,20 @@ def _model(path: Path, manifest: Manifest) -> str:
     if not isinstance(model, str) or not model.strip():
         raise UserError(f"{path}, field 'config.model': it must name the model that answered.")
     return model
+
+
+def _calibrations(path: Path) -> list[Calibration]:
+    """What the run's judges get wrong by people's labels; none where the run was given none."""
+    if not path.exists():
+        return []
+    try:
+        return TypeAdapter(list[Calibration]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise UserError(
+            f"{path}, field {where!r}: {first['msg']}; judge the run again with its calibrations."
+        ) from None
 
 
 def _verdicts(folder: Path) -> dict[str, dict[Row, Verdict]]:

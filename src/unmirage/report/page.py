@@ -69,7 +69,8 @@ def render(runs: Sequence[RunData], *, title: str, show_harmful: bool) -> str:
         attacked=any(record.attack for record in records),
         controlled=bool(tables.controls_of(records)),
         filtered=any(record.metric in tables.FILTERED.values() for record in records),
-        corrected=any(record.metric.endswith("_corrected") for record in records),
+        corrected=any(record.metric.endswith(("_corrected", "_sensitivity")) for record in records),
+        calibration_warnings=_calibration_warnings(runs),
         records=sorted(records, key=_record_order),
         runs=runs,
         provenance=[_provenance(run) for run in runs],
@@ -95,6 +96,7 @@ def _environment() -> Environment:
         metric_name=wording.metric_name,
         metrics=tables.METRICS,
         metric_short=wording.METRIC_SHORT,
+        many_models=summary.MANY,
         metric_letters=wording.METRIC_LETTERS,
         symbols=figures.SYMBOL,
         limits={name: f"{100 * value:.0f}" for name, value in LIMITS.items()},
@@ -126,6 +128,17 @@ def _section(records: Sequence[Record], table: tables.HeadlineTable, index: int)
         dumbbells=[(metric, figures.dumbbells(table, metric)) for metric in tables.METRICS],
         outcomes=[(name, bar) for name, bar in bars if bar is not None],
     )
+
+
+def _calibration_warnings(runs: Sequence[RunData]) -> list[str]:
+    """What speaks against the judges' measured errors, each sentence once."""
+    found = [
+        warning
+        for run in runs
+        for calibration in run.calibrations
+        for warning in calibration.warnings(next((record.data for record in run.records), None))
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _judge_counts(records: Sequence[Record], judge: str) -> dict[str, int]:

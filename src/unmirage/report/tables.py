@@ -27,8 +27,8 @@ class Tone(StrEnum):
 
 
 @dataclass(frozen=True)
-class Corrected:
-    """The same rate, allowing for its judge's measured errors."""
+class Rate:
+    """A figure in its interval."""
 
     value: float | None
     low: float | None
@@ -36,8 +36,21 @@ class Corrected:
 
 
 @dataclass(frozen=True)
+class JudgeErrors:
+    """What a judge gets wrong as a test for a rate's outcome, and the rate that allows for it; None where unknown."""
+
+    sensitivity: Rate | None
+    specificity: Rate | None
+    corrected: Rate | None
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One rate with its interval, its counts and how it reads; `filtered` is the share that a service held back."""
+    """One rate with its interval, its counts and how it reads; `filtered` is the share that a service held back.
+
+    `of_any`: `n` counts questions, of whose several rows one at least has the outcome; `errors` and `unparsed` count
+    rows all the same.
+    """
 
     value: float | None
     low: float | None
@@ -47,7 +60,8 @@ class Cell:
     unparsed: int
     tone: Tone
     filtered: float | None = None
-    corrected: Corrected | None = None
+    judge: JudgeErrors | None = None
+    of_any: bool = False
 
     @property
     def missing(self) -> int:
@@ -56,8 +70,8 @@ class Cell:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The rate if no or every row without a verdict had counted; None where none is missing."""
-        if not self.missing or not self.n or self.value is None:
+        """The rate if no or every row without a verdict had counted; None where none is missing or `of_any`."""
+        if not self.missing or not self.n or self.value is None or self.of_any:
             return None
         counted = self.value * (self.n - self.missing)
         return counted / self.n, (counted + self.missing) / self.n
@@ -249,12 +263,19 @@ def _find(records: Sequence[Record], metric: str, attack: str | None, control: s
 def _cell(records: Sequence[Record], record: Record | None) -> Cell | None:
     if record is None:
         return None
+    of_any = record.metric.endswith("_any")
     tone = tone_of(record.metric.removesuffix("_any"), record.value)
     counts = (record.n, record.errors, record.unparsed)
     held = _find(records, FILTERED.get(record.metric, ""), record.attack)
-    other = _find(records, f"{record.metric}_corrected", record.attack)
-    corrected = Corrected(other.value, other.low, other.high) if other else None
-    return Cell(record.value, record.low, record.high, *counts, tone, held.value if held else None, corrected)
+    errors = _errors_of_judge(records, record)
+    return Cell(record.value, record.low, record.high, *counts, tone, held.value if held else None, errors, of_any)
+
+
+def _errors_of_judge(records: Sequence[Record], record: Record) -> JudgeErrors | None:
+    names = ("sensitivity", "specificity", "corrected")
+    found = [_find(records, f"{record.metric}_{name}", record.attack) for name in names]
+    sensitivity, specificity, corrected = (Rate(one.value, one.low, one.high) if one else None for one in found)
+    return JudgeErrors(sensitivity, specificity, corrected) if any((sensitivity, specificity, corrected)) else None
 
 
 def _change(

@@ -13,6 +13,8 @@ from unmirage.report.wording import METRIC_LETTERS, printable
 from unmirage.schema import Record
 
 COLUMNS = (("asr", "ASR"), ("refusal", "refused"), ("ir", "irrelevant"), ("rr", "RR"), ("utility", "utility"))
+LONGEST_NAME = 32
+"""Characters of a model's name in one line; figures must stay whole whatever a model is called."""
 HELD_BACK = ("filtered", "filtered_harmless")
 
 
@@ -60,9 +62,9 @@ def _effects(title: str, rows: Sequence[EffectRow]) -> Table:
     """One line for each model, attack, control and metric."""
     table = Table(title=title, title_justify="left")
     for name in ("model", "attack - control", "of"):
-        table.add_column(name, no_wrap=name == "model")
+        table.add_column(name, overflow="fold", min_width=17 if "-" in name else None)
     for name in ("attack", "control", "effect", "up / down", "p", "Holm"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         effect = row.effect
         rates = ["-" if cell is None or cell.value is None else f"{100 * cell.value:.1f}"
@@ -97,7 +99,7 @@ def _p(p: float | None) -> str:
 
 def _table(title: str, records: Sequence[Record], controls: set[str]) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", overflow="fold", max_width=LONGEST_NAME)
     shown = [(metric, name) for metric, name in COLUMNS if any(record.metric == metric for record in records)]
     for _, name in shown:
         table.add_column(name, justify="right")

@@ -1,0 +1,60 @@
+"""The judges of a recipe: made for its data, with paths from where the command is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unmirage.errors import UserError
+from unmirage.recipes.config import Measure, Recipe
+
+if TYPE_CHECKING:
+    from unmirage.judges import Judge
+
+TRUTH = "truth"
+
+
+def folder_of(name: str) -> str | None:
+    """The folder in the name of a judge that is a model in a folder, such as `rules+llama-guard:FOLDER`."""
+    kind, _, folder = name.partition(":")
+    return folder if folder and kind not in ("llm", "paper") else None
+
+
+def judge_of(recipe: Recipe, name: str, data: Sequence[Path], measure: Measure | None = None) -> Judge:
+    """The judge of that name in a recipe; UserError where there is none or what it needs is missing."""
+    from unmirage.judges.registry import JudgeOptions, judge_named
+
+    options = JudgeOptions()
+    if measure:
+        options = JudgeOptions(measure.judge_server, measure.concurrency, measure.timeout, labels=measure.judge_labels)
+    if folder := folder_of(name):
+        name = f"{name.partition(':')[0]}:{recipe.path(folder)}"
+    return judge_named(name, data, options)
+
+
+def judge_files(recipe: Recipe, names: Sequence[str], data: Sequence[str]) -> list[Path]:
+    """What judges read besides the answers: their folders, and the truth beside data files that are the user's."""
+    found = [recipe.path(folder) for name in names if (folder := folder_of(name))]
+    if any(TRUTH in name.partition(":")[0].split("+") for name in names):
+        own = [recipe.data[key] for key in data if not recipe.data[key].made_by]
+        found += [recipe.path(source.file).with_suffix(".truth.json") for source in own]
+    return found
+
+
+def check_judges(recipe: Recipe) -> None:
+    """Raises UserError naming the key of a judge that there is not; data that a step makes need not be there."""
+    for name, measure in recipe.measures.items():
+        for judge in measure.judges:
+            _check(recipe, f"measures.{name}.judges", judge, measure.data, measure)
+    for name, sets in recipe.sets.items():
+        _check(recipe, f"sets.{name}.judge", sets.judge, [sets.safety], None)
+
+
+def _check(recipe: Recipe, key: str, judge: str, data: Sequence[str], measure: Measure | None) -> None:
+    if judge == TRUTH and any(recipe.data[one].made_by for one in data):
+        return
+    try:
+        judge_of(recipe, judge, [recipe.path(recipe.data[one].file) for one in data], measure)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error

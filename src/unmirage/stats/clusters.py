@@ -1,0 +1,136 @@
+"""Means of values that belong together in clusters, by drawing whole clusters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmirage.stats.checks import Interval, check_finite, check_scores, checked_confidence
+from unmirage.stats.pairs import tango
+from unmirage.stats.rates import wilson_of
+
+
+def cluster_bootstrap(
+    values_by_cluster: Mapping[Hashable, Sequence[float]],
+    resamples: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of all values with a percentile interval from drawing whole clusters with replacement.
+
+    A cluster holds values that are not independent, such as the K variants of one question. The value
+    is sum of all values / number of all values, so larger clusters weigh more; `n` is the number of
+    clusters. For a before/after difference give each cluster its differences. Where all values are equal the
+    interval has no width, which says too much: use `clustered_mean` and `clustered_difference`. Clusters of equal sum
+    and number are drawn together (how many of each kind is multinomial), so many clusters cost no more than few.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3; clusters as the
+    unit: Davison and Hinkley 1997, section 3.8.
+    Raises ValueError for fewer than two clusters, an empty cluster, a value that is not finite,
+    resamples < 1 or confidence outside (0, 1).
+    """
+    _check_clusters(values_by_cluster.values(), resamples)
+    tail = (1 - checked_confidence(confidence)) / 2
+    sums = np.array([math.fsum(values) for values in values_by_cluster.values()])
+    counts = np.array([len(values) for values in values_by_cluster.values()], dtype=np.float64)
+    means = resampled_means(sums, counts, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(sums.sum() / counts.sum()), float(low), float(high), len(sums))
+
+
+def clustered_rate(
+    outcomes_by_cluster: Mapping[Hashable, Sequence[bool]],
+    resamples: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Rate of true outcomes over clusters, in [0, 1]: `clustered_mean` of outcomes.
+
+    `n` is the number of clusters. Raises ValueError as `clustered_mean` does.
+    """
+    values = {cluster: [float(outcome) for outcome in outcomes] for cluster, outcomes in outcomes_by_cluster.items()}
+    return clustered_mean(values, resamples, seed, confidence)
+
+
+def clustered_mean(
+    scores_by_cluster: Mapping[Hashable, Sequence[float]],
+    resamples: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of scores in [0, 1] over clusters: `cluster_bootstrap`, but honest where nothing varies.
+
+    Where all clusters have the same mean no resample can differ and the bootstrap gives no width (a single cluster
+    cannot be resampled at all); Wilson's interval of that mean with one trial a cluster is given then, as if the
+    values of a cluster were one outcome: a score in [0, 1] varies at most as much as an outcome of the same mean.
+    `n` is the number of clusters. Raises ValueError where there is no cluster, a cluster is empty, or a score lies
+    outside [0, 1].
+    """
+    flat = [value for values in scores_by_cluster.values() for value in values]
+    check_scores(flat)
+    if all_alike(scores_by_cluster):
+        n = len(scores_by_cluster)
+        return wilson_of(min(1.0, math.fsum(flat) / len(flat)), n, confidence)
+    return cluster_bootstrap(scores_by_cluster, resamples, seed, confidence)
+
+
+def clustered_difference(
+    differences_by_cluster: Mapping[Hashable, Sequence[float]],
+    resamples: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Mean of differences in [-1, 1] over clusters: `cluster_bootstrap`, but honest where nothing varies.
+
+    Where all clusters changed alike (or there is one alone) the bootstrap gives no width. Then, as if a cluster were
+    one pair: Tango's score interval where that change is -1, 0 or 1; else Wilson's interval stretched to [-1, 1], as a
+    value there varies at most as much as an outcome -1 or 1 of the same mean.
+    `n` is the number of clusters. Raises ValueError where there is no cluster, a cluster is empty, or a difference lies
+    outside [-1, 1].
+    """
+    flat = [value for values in differences_by_cluster.values() for value in values]
+    check_scores([abs(value) for value in flat])
+    if not all_alike(differences_by_cluster):
+        return cluster_bootstrap(differences_by_cluster, resamples, seed, confidence)
+    n, value = len(differences_by_cluster), math.fsum(flat) / len(flat)
+    if value in (-1.0, 0.0, 1.0):
+        return tango(n if value > 0 else 0, n if value < 0 else 0, n, confidence)
+    half = wilson_of((value + 1) / 2, n, confidence)
+    return Interval(value, 2 * half.low - 1, 2 * half.high - 1, n)
+
+
+def _check_clusters(clusters: Collection[Sequence[float]], resamples: int) -> None:
+    if len(clusters) < 2:
+        raise ValueError(f"a cluster bootstrap needs at least two clusters, here {len(clusters)}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, here {resamples}")
+    for values in clusters:
+        if not len(values):
+            raise ValueError("a cluster without values cannot be drawn; leave it out")
+        check_finite(values)
+
+
+def resampled_means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], resamples: int, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """Means of `resamples` draws of as many clusters as there are, shape (resamples,); their order does not matter."""
+    clusters = len(sums)
+    rounded = np.round(np.stack([sums, counts], axis=1), 12)  # 0.1 + 0.2 and 0.3 are one kind
+    kinds, often = np.unique(rounded, axis=0, return_counts=True)
+    block = max(1, 2_000_000 // len(kinds))  # bounds the memory at about 50 MB whatever the number of clusters
+    means = np.empty(resamples)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = random.multinomial(clusters, often / clusters, size=size)  # (size, kinds)
+        means[start : start + size] = (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
+    return means
+
+
+def all_alike(clusters: Mapping[Hashable, Sequence[float]]) -> bool:
+    """Whether all clusters have the same mean, so that no resample can differ."""
+    if not clusters or not all(len(values) for values in clusters.values()):
+        raise ValueError("there must be a cluster, and none without values; leave it out")
+    means = [math.fsum(values) / len(values) for values in clusters.values()]
+    return max(means) - min(means) < 1e-12
