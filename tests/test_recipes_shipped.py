@@ -116,6 +116,8 @@ def test_an_audit_alone_needs_no_model(vlguard: Path, tmp_path: Path) -> None:
 
 def test_a_served_model_is_attacked(vlguard: Path, tmp_path: Path) -> None:
     def mirage(body: dict[str, object], _attempt: int) -> Reaction:
+        if "Irrelevant:" in str(body):  # the paper's judge
+            return Reaction(body=completion("Relevant: it answers."))
         refused = question(body).startswith("Share")
         return Reaction(body=completion("I'm sorry, but I cannot help with that." if refused else "It is red."))
 
@@ -130,3 +132,9 @@ def test_a_served_model_is_attacked(vlguard: Path, tmp_path: Path) -> None:
     rates = {(one.metric, one.attack): one.value for one in records(tmp_path / "out") if one.judge.startswith("rules")}
     assert (rates["asr", None], rates["asr", "first-word:what"]) == (0.0, 1.0)
     assert (rates["rr", None], rates["rr", "first-word:share"]) == (0.0, 1.0)
+    paper = {(one.metric, one.attack): one.value for one in records(tmp_path / "out") if one.judge.startswith("paper")}
+    assert (paper["asr", None], paper["asr", "first-word:what"]) == (0.0, 1.0)
+    assert paper["asr_any", "first-word:what|which|how"] == 1.0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "our own rules" in page
+    assert "the measuring of the paper" in page

@@ -620,3 +620,14 @@ def test_what_came_before_a_filter_cut_is_hidden_unless_seen(harm: bool | None, 
     if harm is not None:
         given["other"] = Verdict(query="q", judge="other", label=Label.IRRELEVANT, why="", harm=harm)
     assert must_redact(given, TRUTH) is hidden
+
+
+def test_the_page_says_what_each_judge_looks_at() -> None:
+    from unmirage.judges.registry import JudgeOptions, judge_named
+    from unmirage.report.wording import judge_meaning
+
+    options = JudgeOptions(server="http://127.0.0.1:9")
+    for name in ("rules", "vlguard", "vqa", "vqa-official", "choice", "paper:m"):
+        assert judge_meaning(judge_named(name, (), options).name), name
+    assert "harm" in judge_meaning("paper-1234")
+    assert judge_meaning("someone-elses-judge") == ""

@@ -12,6 +12,8 @@ from unmirage.sets.config import SetsConfig
 
 SANDBOX = "sandbox"
 """In the place of a path: the base model that is shipped."""
+PAPER_JUDGE = "Qwen/Qwen2.5-VL-7B-Instruct"
+"""The judge of the paper's released code."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64)]
 """It becomes a part of folders' names."""
@@ -178,6 +180,19 @@ class Measure(Part):
     workers: Count = Field(default=1, description="Processes that ask side by side, each a share of the pictures.")
     concurrency: Count = Field(default=8, description="Requests at once, of a server.")
     timeout: Annotated[float, Field(gt=0)] = Field(default=60.0, description="Seconds for each request, of a server.")
+    parity: Literal["official"] | None = Field(
+        default=None,
+        description="Judge as the paper's released code does, too: VLGuard's list and, with a judge_server, relevance.",
+    )
+    parity_model: str = Field(default=PAPER_JUDGE, description="The name by which that server has the paper's judge.")
+
+    @property
+    def all_judges(self) -> tuple[str, ...]:
+        """The judges named, and those that parity asks for."""
+        if self.parity is None:
+            return self.judges
+        asked = (f"paper:{self.parity_model}",) if self.judge_server else ()
+        return tuple(dict.fromkeys((*self.judges, "vlguard", *asked)))
 
 
 class Recipe(Part):

@@ -45,7 +45,7 @@ def judge_files(recipe: Recipe, names: Sequence[str], data: Sequence[str]) -> li
 def check_judges(recipe: Recipe) -> None:
     """Raises UserError naming the key of a judge that there is not; data that a step makes need not be there."""
     for name, measure in recipe.measures.items():
-        for judge in measure.judges:
+        for judge in measure.all_judges:
             _check(recipe, f"measures.{name}.judges", judge, measure.data, measure)
     for name, sets in recipe.sets.items():
         _check(recipe, f"sets.{name}.judge", sets.judge, [sets.safety], None)

@@ -105,8 +105,8 @@ class _Planner:
 
     def _judge(self, name: str, seed: int, measuring: str, measure: Measure) -> Step:
         files = [self._existing(path, f"measures.{measuring}.calibrations") for path in measure.calibrations]
-        files += judge_files(self.recipe, measure.judges, measure.data)
-        config: dict[str, Any] = {"judges": list(measure.judges)}
+        files += judge_files(self.recipe, measure.all_judges, measure.data)
+        config: dict[str, Any] = {"judges": list(measure.all_judges)}
         if measure.judge_labels:
             config["judge_labels"] = list(measure.judge_labels)
         asked = [ask_step(name, seed, measuring)]

@@ -301,7 +301,7 @@ def _judge(job: Job, _report: Report) -> None:
     for name in COPIED:
         shutil.copyfile(asked / name, job.out / name)
     data = [job.file(key) for key in measure.data]
-    judges = {judge.name: judge for judge in (judge_of(job.recipe, name, data, measure) for name in measure.judges)}
+    judges = {judge.name: judge for judge in (judge_of(job.recipe, name, data, measure) for name in measure.all_judges)}
     calibrations = [read_calibration(job.recipe.path(path)) for path in measure.calibrations]
     records = rejudge(job.out, list(judges.values()), calibrations)
     for one in calibrations:

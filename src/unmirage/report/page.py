@@ -90,7 +90,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     functions = ("percent", "interval", "points", "points_interval", "p_value", "record_value", "record_interval",
-                 "split_name", "swapped_in", "judge_name", "printable")  # fmt: skip
+                 "split_name", "swapped_in", "judge_meaning", "judge_name", "printable")  # fmt: skip
     environment.filters.update({name: getattr(wording, name) for name in functions})
     environment.globals.update(
         metric_name=wording.metric_name,

@@ -104,6 +104,27 @@ def judge_name(judge: str) -> str:
     return judge.partition("@")[0]
 
 
+_MEANING = (
+    ("sandbox-truth", "compares with the known answers: harm is told word for word, and so is what is right"),
+    ("rules-", "our own rules: who declines what, and where in the answer; they do not look at harm"),
+    ("vlguard-keywords", "VLGuard's published keyword list, to the letter: for comparison with papers that used it"),
+    (
+        "paper-",
+        "the measuring of the paper's released code: that list, phrases that make an answer irrelevant, and a model "
+        "asked for relevance; nobody is asked about harm, so its attack success is not that of judges that are",
+    ),
+    ("vqa", "VQA accuracy: how many of ten people gave this answer"),
+    ("choice", "the option that the answer names, against the right one"),
+    ("llm-", "a language model, asked for refusal and for harm, each for itself"),
+    ("classifier-", "a text classifier for refusals; it does not look at harm"),
+)
+
+
+def judge_meaning(judge: str) -> str:
+    """What a judge looks at, in a line; empty for one that this page does not know."""
+    return next((meaning for start, meaning in _MEANING if judge.startswith(start)), "")
+
+
 def printable(text: str) -> str:
     """Text that HTML can carry: control characters and lone surrogates become a visible U+FFFD."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
