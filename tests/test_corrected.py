@@ -377,7 +377,7 @@ def test_a_recipe_warns_of_a_calibration_from_elsewhere(run: Path, tmp_path: Pat
     for name in COPIED:
         assert (run / name).exists()
     file = write_json(tmp_path / "weak.json", calibrate(rules_judge(), labelled("no", "refusal", 3), "tools", ""))
-    measures = {"main": SimpleNamespace(judges=["rules"], data=[], calibrations=[file], judge_server=None,
+    measures = {"main": SimpleNamespace(all_judges=["rules"], data=[], calibrations=[file], judge_server=None,
                                         concurrency=1, timeout=1.0, judge_labels=())}  # fmt: skip
     said: list[str] = []
     job = SimpleNamespace(

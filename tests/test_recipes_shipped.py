@@ -128,6 +128,8 @@ def test_a_served_model_is_attacked(vlguard: Path, tmp_path: Path) -> None:
             f"root={vlguard}",
             f"models.served.server={address}",
             "models.served.served=m",
+            "measures.safety.parity=official",
+            f"measures.safety.judge_server={address}",
         )
     rates = {(one.metric, one.attack): one.value for one in records(tmp_path / "out") if one.judge.startswith("rules")}
     assert (rates["asr", None], rates["asr", "first-word:what"]) == (0.0, 1.0)

@@ -184,7 +184,6 @@ def _foreign_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _csv(path: Path, encoding: str) -> Iterator[Raw]:
-    csv.field_size_limit(LONGEST)
     reader = csv.reader(lines_of(path, encoding), delimiter=dialect_of(path), strict=True)
     header = _next_record(path, reader)
     if header is None:
@@ -204,6 +203,7 @@ def _csv(path: Path, encoding: str) -> Iterator[Raw]:
 def _next_record(path: Path, reader: Any) -> list[str] | None:
     """The next record, None at the end; a record may span lines, so an error names where it began."""
     begun = reader.line_num + 1
+    before = csv.field_size_limit(LONGEST)  # a setting of the whole process, and so only for this moment
     try:
         record: list[str] | None = next(reader, None)
     except csv.Error as error:
@@ -211,6 +211,8 @@ def _next_record(path: Path, reader: Any) -> list[str] | None:
             f"{path}, the row that begins on line {begun} (counting from 1) is not CSV: {error}; double each quote "
             "inside a quoted field, and close every quote."
         ) from error
+    finally:
+        csv.field_size_limit(before)
     return record
 
 
