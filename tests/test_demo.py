@@ -18,6 +18,8 @@ import pytest
 from unmirage.demo import ORDER, demo
 from unmirage.schema import Metrics, Record
 
+pytestmark = pytest.mark.long
+
 SCALE = "0.04"
 
 

@@ -23,6 +23,8 @@ from unmirage import cli
 from unmirage.sandbox.build import DataPlan, build
 from unmirage.sandbox.world import World
 
+pytestmark = pytest.mark.long
+
 RECIPES = Path(__file__).parents[1] / "recipes" / "accelerate"
 SPREAD = Path(__file__).with_name("spread.py")
 TORCHRUN = ("torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--local-addr=127.0.0.1")

@@ -427,6 +427,7 @@ def test_a_dry_run_counts_questions_and_steps(tiny: Path) -> None:
     assert not Path("nowhere").exists()
 
 
+@pytest.mark.long
 def test_killed_twice_it_ends_with_the_same_figures(done: Path, tmp_path: Path) -> None:
     arguments = ("run", done / "tiny.yaml", "--out", tmp_path / "out")
     run("run", done / "tiny.yaml", "--out", done / "out")  # with its own judges, whatever another test asked for
@@ -446,6 +447,7 @@ def test_killed_twice_it_ends_with_the_same_figures(done: Path, tmp_path: Path) 
     assert (tmp_path / "out" / "metrics.json").read_bytes() == (done / "out" / "metrics.json").read_bytes()
 
 
+@pytest.mark.long
 def test_a_model_may_be_trained_in_processes_that_accelerate_launches(tiny: Path) -> None:
     launch = Path(__file__).parents[1] / "recipes" / "accelerate" / "ddp.yaml"
     changes = [f"models.npo.launch={launch}", "models.npo.seeds=[0]", "data.unlearn.limit=8", "measures={}"]

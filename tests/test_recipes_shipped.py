@@ -22,6 +22,8 @@ from unmirage.sandbox.build import build as draw
 from unmirage.sandbox.world import World
 from unmirage.schema import Metrics, Record
 
+pytestmark = pytest.mark.long
+
 PEFT = pytest.importorskip("peft")
 
 
