@@ -31,7 +31,7 @@ from unmirage.datasets import (
 from unmirage.errors import UserError
 
 MODULES = (figstep, mm_safetybench, xstest, mossbench, siuo, vlsbench, holisafe)
-XSTEST = Path("/work/shared/data/xstest/xstest_prompts.csv")
+XSTEST = Path(__file__).parents[2] / "shared" / "data" / "xstest" / "xstest_prompts.csv"
 
 
 def call(*arguments: object) -> int:

@@ -33,16 +33,18 @@ def takes_parts(folder: Path, speaker: Any, **fields: Any) -> bool:
     question, answer = "probe of a question", "probe of an answer"
     if not getattr(speaker, "chat_template", None):
         raise UserError(f"{folder}: there is no chat template; save the guard's own one there as chat_template.jinja.")
+    why = ""
     for parts in (True, False):
         try:
             text = templated(speaker, conversation(question, answer, False, parts), **fields)
-        except Exception:  # templates raise whatever they run into when the form is not theirs
+        except Exception as error:  # templates raise whatever they run into when the form is not theirs
+            why = f" (it says {type(error).__name__}: {error})"
             continue
         if question in text and answer in text and "'role'" not in text and "'type'" not in text:
             return parts
     raise UserError(
-        f"{folder}: the chat template does not show both the question and the answer, so this is not a guard that "
-        "judges answers; give the folder of one."
+        f"{folder}: the chat template does not show both the question and the answer{why}, so this is not a guard "
+        "that judges answers; give the folder of one."
     )
 
 
