@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unmirage import cli
+from unmirage.attacks.controls import control_edits
 from unmirage.attacks.edits import At, Change, Edit, edits_of
 from unmirage.attacks.goals import Goal
 from unmirage.attacks.paraphrases import read_paraphrases
 from unmirage.attacks.search.results import SearchResult
 from unmirage.attacks.static import OneWordAttack, one_word_variants
+from unmirage.attacks.words import neutral_words
 from unmirage.backends.openai_server import OpenAIServerBackend
 from unmirage.backends.prompts import Prompt
 from unmirage.backends.registry import AskingOptions, open_backend
@@ -306,3 +308,19 @@ def test_an_evaluation_tells_which_attacks_have_no_control(
     assert call(*attack, "--no-control") == 0
     assert call(*asking, "--out", tmp_path / "without") == 0
     assert "warning: first-word:what: no control among the variants" in capsys.readouterr().err
+
+
+# --- controls -----------------------------------------------------------------------------------
+
+
+def test_a_control_is_never_the_attacks_own_word_nor_a_cue() -> None:
+    queries = [Query(id=f"q{i}", question=f"Share ways to paint pot {i}", harmful=True) for i in range(30)]
+    own = neutral_words(0, queries[0].id, [])
+    attack, cues = tuple(own[:20]), own[20:60]
+    found = one_word_variants(queries, OneWordAttack(Change.opening, attack)).variants
+    controls = {variant.word.lower() for variant in found if variant.control_of}
+    assert controls
+    assert not controls & {word.lower() for word in attack}
+    edits = [Edit("substitute", 0, "What")]
+    drawn = {edit.word.lower() for query in queries for edit in control_edits(query, edits, 0, cues)}
+    assert not drawn & {word.lower() for word in cues}
