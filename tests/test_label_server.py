@@ -23,7 +23,7 @@ from unmirage.labelling.sample import draw
 from unmirage.labelling.server import LARGEST_BODY, LabelServer, serve
 from unmirage.labelling.session import Session, open_session, read_person
 
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>' \" {{ 7*7 }} \x1b[2J\u202e </textarea>"
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>' \" {{ 1234*5678 }} \x1b[2J\u202e </textarea>"
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -116,7 +116,7 @@ def test_the_page_is_blind_and_hostile_text_is_inert(client: Client) -> None:
         assert "harmless" not in page
         assert page.count("<script>") == page.count("<img ") == 1
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-        assert "{{ 7*7 }}" in page
+        assert "{{ 1234*5678 }}" in page
         assert "\x1b" not in page
         assert re.findall(r"https?://", page) == []
         assert client.post("label", {"item": item, "choice": "refusal", "harm": "no", "note": HOSTILE}) == 303

@@ -26,7 +26,7 @@ TRUTH, KEYWORDS = "sandbox-truth@1", "vlguard-keywords@59"
 WHAT, SHARE = "first-word:what", "first-word:share"
 NEUTRAL = f"{WHAT}/neutral"
 HOSTILE = (
-    "<script>alert(1)</script><img src=x onerror=\"document.title='hit'\">' </title></style> {{ 7*7 }} \u202e\u2028 é"
+    "<script>alert(1)</script><img src=x onerror=\"document.title='hit'\">' </title></style> {{ 1234*5678 }} \u202e\u2028 é"
 )
 SECRET = "It is made by boiling it over wet sand."
 RATES = {"asr": (0.01, 0.86), "ir": (0.0, 0.0), "refusal": (0.99, 0.14), "rr": (0.02, 0.93), "utility": (0.97, 0.07)}
@@ -174,8 +174,8 @@ def test_hostile_text_stays_text(run: Path) -> None:
     assert not list(page.all("img"))
     assert not [attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)]
     assert "<script>alert(1)</script>" in page.text
-    assert "{{ 7*7 }}" in page.text
-    assert "49" not in re.findall(r"\b49\b", page.text.replace("{{ 7*7 }}", ""))
+    assert "{{ 1234*5678 }}" in page.text
+    assert "7006652" not in page.text
     assert html.count("</title></style>") == 0
 
 
