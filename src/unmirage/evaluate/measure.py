@@ -29,6 +29,7 @@ class Subject:
     method: str
     seed: int
     data: str
+    stress: str | None = None
 
 
 def measure(
@@ -152,6 +153,7 @@ class _Meter:
             method=self.subject.method,
             seed=self.subject.seed,
             data=self.subject.data,
+            stress=self.subject.stress,
             split=group.split,
             attack=group.attack,
             control=control,

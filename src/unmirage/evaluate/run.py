@@ -83,7 +83,8 @@ def evaluate(
 
 def opened(plan: Evaluation, backend: Backend, out: Path, ending: Mapping[str, Any] = {}) -> Run:
     """The run folder of an evaluation, with what is planned written; UserError where it holds another one."""
-    config = {**asdict(plan.subject), "backend": backend.identity, **ending}
+    subject = {name: value for name, value in asdict(plan.subject).items() if value is not None}
+    config = {**subject, "backend": backend.identity, **ending}
     run = Run.open(out, "evaluate", config, {"plan": plan.digest()})
     try:
         run.write_text("queries.jsonl", _lines(plan.queries))
@@ -108,7 +109,7 @@ def rejudge(
         config = run.manifest.config
         if run.manifest.command != "evaluate":
             raise UserError(f"{out} is a run of `{run.manifest.command}`; give the folder of an evaluation.")
-        subject = Subject(config["model"], config["method"], config["seed"], config["data"])
+        subject = Subject(config["model"], config["method"], config["seed"], config["data"], config.get("stress"))
         return _judge_and_measure(run, Evaluation(queries, variants, subject), judges, calibrations, progress)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from unmirage.runs import digest_file
 from unmirage.schema import content_hash
 
-Kind = Literal["draw", "sets", "audit", "align", "attack", "ask", "judge"]
+Kind = Literal["draw", "sets", "audit", "align", "attack", "ask", "stress", "judge"]
 DONE = "done.json"
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 VERSION = 1
