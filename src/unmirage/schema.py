@@ -185,7 +185,8 @@ class Record(Frozen):
     Rates and their interval ends lie in [0, 1]; `n` counts the planned rows, `errors` and `unparsed`
     those among them without a usable verdict. `attack` is None before the attack; `split` is None
     where the data has no parts; `control` names the control in a figure that sets an attack against one; `stress`
-    names what was done to the model, its questions or its answering first, None where nothing was.
+    names what was done to the model, its questions or its answering first, None where nothing was; `axes` are the
+    settings of a study that this figure is a point of, such as {"rho": 0.9}.
     """
 
     model: str
@@ -202,6 +203,7 @@ class Record(Frozen):
     attack: str | None = None
     control: str | None = None
     stress: str | None = None
+    axes: dict[str, float | str] = {}
     k: int = 1
     errors: int = 0
     unparsed: int = 0

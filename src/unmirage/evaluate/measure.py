@@ -7,7 +7,7 @@ leave open, and the value is over the usable ones. Which outcome each metric cou
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unmirage.evaluate.effects import Found, changes, controls_of, effects, with_holm
 from unmirage.evaluate.rows import ANY_OF, HARMFUL, HARMLESS, Group, Row, Sheet, groups_of
@@ -30,6 +30,7 @@ class Subject:
     seed: int
     data: str
     stress: str | None = None
+    axes: Mapping[str, float | str] = field(default_factory=dict)
 
 
 def measure(
@@ -154,6 +155,7 @@ class _Meter:
             seed=self.subject.seed,
             data=self.subject.data,
             stress=self.subject.stress,
+            axes=dict(self.subject.axes),
             split=group.split,
             attack=group.attack,
             control=control,

@@ -10,7 +10,7 @@ metrics.json                     all figures
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def evaluate(
 
 def opened(plan: Evaluation, backend: Backend, out: Path, ending: Mapping[str, Any] = {}) -> Run:
     """The run folder of an evaluation, with what is planned written; UserError where it holds another one."""
-    subject = {name: value for name, value in asdict(plan.subject).items() if value is not None}
+    subject = {name: value for name, value in asdict(plan.subject).items() if value is not None and value != {}}
     config = {**subject, "backend": backend.identity, **ending}
     run = Run.open(out, "evaluate", config, {"plan": plan.digest()})
     try:
@@ -109,7 +109,7 @@ def rejudge(
         config = run.manifest.config
         if run.manifest.command != "evaluate":
             raise UserError(f"{out} is a run of `{run.manifest.command}`; give the folder of an evaluation.")
-        subject = Subject(config["model"], config["method"], config["seed"], config["data"], config.get("stress"))
+        subject = Subject(**{one.name: config[one.name] for one in fields(Subject) if one.name in config})
         return _judge_and_measure(run, Evaluation(queries, variants, subject), judges, calibrations, progress)
 
 
