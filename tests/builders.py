@@ -26,6 +26,7 @@ from unmirage.align.signals import (
     Signal,
     Switches,
     Wanted,
+    base_of,
     read,
 )
 
@@ -160,7 +161,8 @@ def signal(
     switches: Switches | None = None,
 ) -> Signal:
     """The signal of a batch as an objective would get it."""
-    wanted = Wanted(kind != "activations", frozenset(layers if kind == "activations" else ()))
+    deep = base_of(kind) == "activations"
+    wanted = Wanted(not deep, frozenset(layers if deep else ()))
     return read(model, batch, wanted, switches).signal(kind, layers, positions)
 
 

@@ -155,8 +155,26 @@ def vlsbench(root: Path) -> Path:
     return root
 
 
+def holi_row(number: int, kind: str, **changed: Any) -> dict[str, Any]:
+    row = {
+        "id": number,
+        "image": f"toys/zindles/zindle_{number}.png",
+        "query": f"May I paint toy {number}?",
+        "type": kind,
+        "category": "toys",
+        "subcategory": "zindles",
+        "image_safe": kind[0] == "S",
+        "image_safety_label": int(kind[0] == "U"),
+    }
+    return row | changed
+
+
 def holisafe(root: Path) -> Path:
-    write_json(root / "holisafe_bench.json", [{"some_key": 1, "other_key": "text"}])
+    """A row of each of the five types."""
+    rows = [holi_row(number, kind) for number, kind in enumerate(("SSS", "SSU", "SUU", "USU", "UUU"), start=1)]
+    write_json(root / "holisafe_bench.json", rows)
+    for row in rows:
+        picture(root / "images" / row["image"])
     return root
 
 

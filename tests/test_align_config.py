@@ -21,7 +21,7 @@ def terms(config: AlignConfig) -> list[tuple[str, str, float]]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_makes_a_configuration_that_survives_its_own_dump(name: str) -> None:
-    config = AlignConfig(method=name)  # type: ignore[call-arg]
+    config = AlignConfig(method=name, refusal_words=["Share"], compliance_words=["What"])  # type: ignore[call-arg]
     assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
     assert f"| `{name}` | {METHODS[name].recipe()} |" in DOCS.read_text()
 
@@ -40,6 +40,22 @@ def test_terms_are_combined_replaced_and_weighed() -> None:
     assert config.terms[0].options["beta"] == 0.3
     assert terms(parse_settings(["retain="], method="npo")) == [("forget", "npo", 1.0)]
     assert terms(parse_settings(["forget=rmu", "layer=1"])) == [("forget", "rmu", 1.0)]
+
+
+def test_words_are_lists_also_of_one_and_default_to_the_cues() -> None:
+    config = parse_settings(["refusal_words=Share", "compliance_words=What,Which"], method="twin-sft")
+    assert (config.refusal_words, config.compliance_words) == (("Share",), ("What", "Which"))
+    assert config.words == ("Share", "What", "Which")
+    assert parse_settings(["words=Tell"], method="twin-sft").words == ("Tell",)
+    assert parse_settings([], base={"method": "twin-sft", "words": "Tell"}).words == ("Tell",)
+    both = parse_settings(["words=Tell", "refusal_words=Share"], method="twin-sft")
+    assert both.words == ("Tell",), "words that are given are all there are"
+
+
+def test_group_weights_are_steered_by_the_terms_own_rate() -> None:
+    cues = {"refusal_words": "Share", "compliance_words": "What"}
+    (term,) = parse_settings(["ce.rate=0.5"], base=cues, method="group-dro").terms
+    assert (term.average, term.rate, term.factor().average) == ("groups", 0.5, "groups")
 
 
 def test_layers_are_lists_also_of_one() -> None:
@@ -84,6 +100,33 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ({"method": "task-vector", "tune": "lora"}, "needs tune=full"),
         ({"forget": [{"weight": 1}]}, "names no objective"),
         ({"forget": "nonsense"}, "no objective 'nonsense'"),
+        ({"method": "twin-sft"}, "twins cannot do without words; give --audit AUDIT.json or --set words=What,Share"),
+        ({"method": "invariance"}, "pairs cannot do without words"),
+        ({"method": "unlearn-refuse"}, "refuse cannot do without words"),
+        ({"method": "spurious-npo", "refusal_words": "Share"}, "spurious cannot do without compliance_words"),
+        (
+            {"method": "group-dro", "compliance_words": "What"},
+            "ce cannot do without refusal_words.*Share",
+        ),
+        ({"method": "cue-direction", "words": "What"}, "cue-direction cannot do without refusal_words"),
+        ({"method": "twin-sft", "words": ["What", "Tell me"]}, "'Tell me' is not one word"),
+        ({"method": "twin-sft", "words": ["What", ""]}, "'' is not one word"),
+        ({"method": "twin-sft", "words": ["?"]}, "'.' is not one word"),
+        ({"method": "twin-sft", "words": ["What", "what"]}, "'what' is there twice"),
+        ({"method": "ce", "refusal_words": ["What"]}, "no method 'ce'"),
+        ({"method": "npo", "refusal_words": ["What"], "compliance_words": ["what"]}, "'what' is among"),
+        ({"method": "twin-sft", "words": "What", "twin_rows": 0}, "setting twin_rows=0"),
+        (
+            {"method": "cue-projection", "tune": "lora", "refusal_words": "Share"},
+            "finish=project needs tune=full and one",
+        ),
+        ({"method": "npo", "finish": "project"}, "finish=project needs tune=full and one term pairs=cue-direction"),
+        ({"method": "npo", "steps": 0}, "steps=0 trains nothing"),
+        ({"forget": "dpo"}, "dpo reads two samples of a row, so its role is preference, not forget"),
+        ({"preference": "invariance"}, "invariance reads two samples of a row, so its role is pairs, not preference"),
+        ({"learn": {"objective": "ce", "average": "groups", "schedule": "dual"}}, "either average=groups or schedule"),
+        ({"method": "npo", "upweight": 2}, "no term has this role"),
+        ({"method": "unlearn-refuse", "words": "What", "preferred": "sampled"}, "refuse needs refusals"),
     ],
 )
 def test_what_makes_no_sense_is_said(values: dict[str, Any], said: str) -> None:

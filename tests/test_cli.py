@@ -199,7 +199,8 @@ def test_a_wrong_option_is_one_sentence_and_leaves_nothing_behind(arguments, sai
     [
         ("learning_rate=1", "there is no setting 'learning_rate'; the settings are"),
         ("lr=fast", "setting lr=fast: "),
-        ("steps=0", "setting steps=0: "),
+        ("steps=0", "steps=0 trains nothing; only finish=project has work to do then"),
+        ("batch_size=0", "setting batch_size=0: "),
         ("lr", "--set 'lr' is not a setting; write it as"),
         ("=1", "is not a setting"),
     ],

@@ -75,6 +75,7 @@ def content(queries: list[Query], *fields: str) -> list[tuple[Any, ...]]:
     ]
 
 
+LABEL = "label that it is harmful (it is in the file, for this program alone)"
 ALL = ("id", "question", "harmful", "reference", "subset")
 
 
@@ -258,7 +259,7 @@ def test_what_llavas_format_cannot_hold_is_counted_and_harm_is_marked(tmp_path):
     ]
     found = stream_llava(queries, Place(tmp_path / "data.json", Pictures(tmp_path / "images")))
     assert found.left_out == {"without an answer": 1}
-    assert found.dropped == {"answers of several people": 1, "split": 1, "subset": 1, "label that it is harmful": 1}
+    assert found.dropped == {"answers of several people": 1, "split": 1, "subset": 1, LABEL: 1}
     marked = [row.get("harmful") for row in json.loads((tmp_path / "data.json").read_text())]
     assert marked == [None, True]
     assert [one.id for one in load(tmp_path / "data.json", format="llava", strict=True).queries] == ["q1", "q2"]
@@ -269,11 +270,11 @@ def test_losses_are_told_and_kept_in_the_folder(tmp_path, capsys):
     assert call("data", "convert", file, "--to", "llava", "--out", tmp_path / "out") == 0
     error = capsys.readouterr().err
     assert "cannot hold, left out: 2 without an answer" in error
-    assert "questions that are written: 2 label that it is harmful" in error
+    assert f"questions that are written: 2 {LABEL}" in error
     record = done(tmp_path / "out")
     assert record["left_out"] == {"without an answer": 2}
     assert (record["read"], record["questions"], record["split"]) == (5, 3, "train")
-    assert record["dropped"] == {"label that it is harmful": 2, "subset": 3}
+    assert record["dropped"] == {LABEL: 2, "subset": 3}
 
 
 def test_bad_rows_of_the_source_are_counted(tmp_path, capsys):
@@ -329,6 +330,17 @@ def test_any_set_becomes_vlguards_with_its_pictures(name, tmp_path):
     assert [one.id for one in again] == [f"{one.id}/unsafe" for one in before]
 
 
+def test_what_was_converted_is_known_by_its_columns_whatever_its_folder_is_called(tmp_path, capsys):
+    root = made.holisafe(tmp_path / "in")
+    out = tmp_path / "holisafe-vlguard"
+    assert call("data", "convert", root, "--to", "vlguard", "--out", out) == 0
+    for name in ("data.json", "holisafe.json"):
+        file = next(out.glob("d*.json")).rename(out / name)
+        capsys.readouterr()
+        assert call("data", "check", file, "--strict") == 0
+        assert "(format vlguard)" in capsys.readouterr().out
+
+
 # --- what must not be trained on ---------------------------------------------------------------------------------
 
 
@@ -336,7 +348,7 @@ def test_any_set_becomes_vlguards_with_its_pictures(name, tmp_path):
 def test_a_set_that_must_not_be_trained_on_is_not_written_as_training_data(to, tmp_path, capsys):
     root = made.mossbench(tmp_path / "in")
     assert call("data", "convert", root, "--split", "benign", "--to", to, "--out", tmp_path / "out") == 2
-    assert "MOSSBench must not be trained on" in capsys.readouterr().err
+    assert "MOSSBench (format mossbench) must not be trained on" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -58,7 +58,7 @@ def test_a_folder_is_recognised_by_its_own_finder_alone_and_reads_without_a_prob
     assert {part.split for part in parts} <= {key.removeprefix("tiny-") for key in module.ABOUT.rows}
     for other in MODULES:
         assert other is module or other.find(root) == []
-    for part in parts if module is not holisafe else []:
+    for part in parts:
         loaded = load(part.path, format=part.format, split=part.split, images=part.images, verify_images=True)
         assert loaded.queries
         assert loaded.problems == []
@@ -94,6 +94,7 @@ FOLDERS = {
     "siuo": ("data/siuo_gen.json", "list"),
     "siuo-mcqa": ("data/siuo_mcqa.json", "list"),
     "vlsbench": ("data/data.json", "list"),
+    "holisafe": ("holisafe_bench.json", "list"),
 }
 
 
@@ -546,21 +547,17 @@ def test_all_other_sets_may_be_trained_on():
     assert about("nothing") is None
 
 
-def test_a_recipe_that_trains_on_mossbench_is_refused_before_anything_is_loaded(tmp_path):
-    from unmirage.recipes.config import Recipe
-    from unmirage.recipes.graph import Planned, Step
-    from unmirage.recipes.work import Job, work
-
-    data = {"moss": {"file": "information.json", "format": "mossbench"}}
-    recipe = Recipe.model_validate(
-        {
-            "schema": 1, "name": "tiny", "seeds": [0], "data": data,
-            "models": {"base": {"checkpoint": "base"}, "npo": {"method": "npo", "data": "moss", "general": "moss"}},
-        }
-    )  # fmt: skip
-    step = Step("align/npo/s0", "align", {"roles": {"data": "moss", "general": None}, "seed": 0})
-    with pytest.raises(UserError, match="must not be trained on"):
-        work(Job(recipe, Planned(step, "key", tmp_path / "step"), {}), lambda *_: None)
+def test_a_recipe_that_trains_on_mossbench_is_refused_before_anything_is_done(tmp_path, capsys):
+    made.mossbench(tmp_path / "m")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "schema: 1\nname: tiny\nseeds: [0]\n"
+        "data:\n  moss: {file: m/data/images_information/information.json, format: mossbench}\n"
+        "models:\n  base: {checkpoint: base}\n  npo: {method: npo, data: moss, general: moss}\n"
+    )
+    assert call("run", recipe, "--set", f"root={tmp_path}", "--out", tmp_path / "out") == 2
+    assert "must not be trained on" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 # --- SIUO --------------------------------------------------------------------------------------------------------
@@ -697,30 +694,47 @@ def test_vlsbench_rows_that_are_odd_are_told_of(tmp_path):
 # --- HoliSafe ----------------------------------------------------------------------------------------------------
 
 
-def test_holisafe_is_recognised_and_says_why_it_is_not_read(tmp_path):
-    file = made.holisafe(tmp_path) / "holisafe_bench.json"
-    with pytest.raises(UserError, match=r"it has the columns some_key, other_key.*format vlguard.*'instr-resp'"):
-        load(file, format="holisafe")
-    table = tmp_path / "HoliSafe" / "x.parquet"
+def test_holisafe_counts_as_harmful_what_is_unsafe_as_a_whole(tmp_path):
+    loaded = load(made.holisafe(tmp_path), format="holisafe", strict=True, verify_images=True)
+    harmful = {query.subset: query.harmful for query in loaded.queries}
+    assert harmful == {"SSS": False, "SSU": True, "SUU": True, "USU": True, "UUU": True}
+    assert ids(loaded) == ["1", "2", "3", "4", "5"]
+    assert loaded.queries[0].image == tmp_path / "images" / "toys" / "zindles" / "zindle_1.png"
+
+
+def test_holisafe_guesses_no_type_and_tells_of_contradictions(tmp_path):
+    rows = [
+        made.holi_row(1, "SSS"),
+        made.holi_row(2, "SU"),
+        made.holi_row(3, " usu ", image_safe=False),
+        made.holi_row(4, "UUU", image_safe=True),
+        made.holi_row(5, "SSS", image_safe=None),
+    ]
+    for row in rows:
+        made.picture(tmp_path / "images" / row["image"])
+    loaded = load(made.write_json(tmp_path / "holisafe_bench.json", rows), format="holisafe")
+    assert kinds(loaded) == [(1, "type", "bad-type", True), (3, "image_safe", "contradiction", False)]
+    assert [(query.id, query.subset) for query in loaded.queries] == [
+        ("1", "SSS"),
+        ("3", "USU"),
+        ("4", "UUU"),
+        ("5", "SSS"),
+    ]
+
+
+def test_holisafe_in_another_form_says_what_is_known_of_it(tmp_path):
+    table = tmp_path / "t" / "HoliSafe.parquet"
     table.parent.mkdir()
     table.write_bytes(b"PAR1")
     assert [part.path for part in holisafe.find(table.parent)] == [table]
-    with pytest.raises(UserError, match="are not known to this program: which of them"):
+    with pytest.raises(UserError, match="only the JSON list of its authors is known here"):
         load(table, format="holisafe")
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "none.json", format="holisafe")
-
-
-def test_what_holisafe_is_told_to_write_can_be_read(tmp_path):
-    made.picture(tmp_path / "images" / "a.png")
-    row = {"image": "a.png"}
-    rows = [
-        row | {"id": "1", "safe": False, "instr-resp": [{"instruction": "How?"}]},
-        row | {"id": "2", "safe": True, "instr-resp": [{"safe_instruction": "Why?"}]},
-    ]
-    assert all(one.keys() == holisafe.NEEDED.keys() for one in rows)
-    loaded = load(made.write_json(tmp_path / "mine.json", rows), strict=True)
-    assert [query.harmful for query in loaded.queries] == [True, False]
+    other = made.write_json(tmp_path / "holisafe_bench.json", [{"id": 1, "image": "a.png", "question": "How?"}])
+    assert [part.path for part in holisafe.find(tmp_path)] == [other]
+    with pytest.raises(UserError, match=r"lacks 'query', 'type': it has the columns id, image, question"):
+        load(other, format="holisafe")
 
 
 # --- through the command line ------------------------------------------------------------------------------------
@@ -789,9 +803,7 @@ def test_a_folder_above_is_named_without_dots_unless_a_link_would_make_it_anothe
 REAL = Path(os.environ.get("UNMIRAGE_DATA", "/nonexistent"))
 
 
-@pytest.mark.parametrize(
-    "module", [one for one in MODULES if one is not holisafe], ids=lambda module: module.ABOUT.name
-)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.ABOUT.name)
 def test_the_real_set_is_as_it_is_described(module):
     folder = REAL / module.ABOUT.name
     if not folder.is_dir():

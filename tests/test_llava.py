@@ -42,6 +42,16 @@ def test_a_row_becomes_a_harmless_query(folder: Path) -> None:
     assert data.problems == []
 
 
+def test_only_a_row_that_says_so_is_harmful_and_generated_text_is_told_apart(folder: Path) -> None:
+    data = read(folder, [row("a"), row("b", harmful=True), row("c", harmful=True, generated="by a model")])
+    assert [(query.harmful, query.subset) for query in data.queries] == [
+        (False, None),
+        (True, None),
+        (True, "generated"),
+    ]
+    assert read(folder, [row("a"), row("b", harmful="perhaps")]).problems[0].field == "harmful"
+
+
 @pytest.mark.parametrize("said", ["<image>\nWhat", "What\n<image>", "What"])
 def test_the_image_mark_is_no_part_of_the_question(folder: Path, said: str) -> None:
     assert read(folder, [row("a", "1.png", said, "Red.")]).queries[0].question == "What"

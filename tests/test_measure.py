@@ -307,6 +307,61 @@ def test_a_filter_gives_a_judge_that_knows_no_truth_no_utility() -> None:
     assert not named(records, "utility")
 
 
+# --- coherent refusals ------------------------------------------------------------------------
+
+
+def whole(judged: list[Verdict], *known: bool | None) -> list[Verdict]:
+    """The verdicts, with `correct` as given."""
+    return [one.model_copy(update={"correct": value}) for one, value in zip(judged, known, strict=True)]
+
+
+def test_coherent_refusals_are_whole_refusals_of_all_harmful_questions() -> None:
+    bad, good = harmful(6), harmless(2)
+    before = whole(verdicts(bad, [R, R, R, R, C, N]), True, True, True, False, False, False)
+    after = whole(verdicts(bad, [R, R, P, C, C, R], ATTACK), True, False, False, False, False, True)
+    records = measure([*bad, *good], to(bad, "What"), [*before, *after, *verdicts(good, [C, N])], SUBJECT)
+    rate, attacked = one(records, "coherent"), one(records, "coherent", ATTACK)
+    assert (rate.value, *interval(rate), rate.n) == (0.5, wilson(3, 6).low, wilson(3, 6).high, 6)
+    assert attacked.value == 2 / 6
+    assert one(records, "refusal").value == 4 / 6
+    change = one(records, "coherent_change", ATTACK)
+    by_hand = paired_difference([True] * 3 + [False] * 3, [True] + [False] * 4 + [True])
+    assert [change.value, *interval(change)] == pytest.approx([-1 / 6, by_hand.low, by_hand.high])
+    assert [one(records, f"coherent_{way}", ATTACK).value for way in ("gained", "lost")] == [1, 2]
+    assert one(records, "utility").value == 0.5, "what is known of harmful questions is none of utility"
+
+
+def test_a_row_without_a_verdict_leaves_open_whether_it_was_coherent() -> None:
+    bad = harmful(4)
+    judged = whole(verdicts(bad, [R, R, C, E]), True, False, False, None)
+    record = one(measure(bad, [], judged, SUBJECT), "coherent")
+    assert (record.value, record.n, record.errors) == (1 / 3, 4, 1)
+    assert interval(record) == (wilson(1, 4).low, wilson(2, 4).high)
+
+
+def test_a_filter_says_no_whole_refusal() -> None:
+    bad = harmful(4)
+    records = measure(bad, [], whole(verdicts(bad, [R, R, F, F]), True, False, None, None), SUBJECT)
+    found = {metric: one(records, metric).value for metric in ("refusal", "coherent", "filtered")}
+    assert found == {"refusal": 1, "coherent": 0.25, "filtered": 0.5}
+
+
+@pytest.mark.parametrize("labels", [[R, C, N, E], [R, F, F, F], [F, F, F, F], [E, E, E, E]])
+def test_a_judge_that_knows_no_whole_refusal_gives_no_such_figure(labels: list[Label]) -> None:
+    bad, good = harmful(4), harmless(2)
+    records = measure([*bad, *good], to(bad, "What"), [*verdicts(bad, labels), *verdicts(good, [C, N])], SUBJECT)
+    assert not [record for record in records if "coherent" in record.metric]
+    assert one(records, "utility").value == 0.5
+
+
+def test_knowing_whole_refusals_is_not_knowing_right_answers() -> None:
+    bad, good = harmful(2), harmless(2)
+    open_ones = [Verdict(query=q.id, judge="truth-1", label=C, why="") for q in good]
+    records = measure([*bad, *good], [], [*whole(verdicts(bad, [R, R]), True, True), *open_ones], SUBJECT)
+    assert one(records, "coherent").value == 1
+    assert not named(records, "utility")
+
+
 # --- the effect of the word -------------------------------------------------------------------
 
 

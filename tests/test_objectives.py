@@ -34,15 +34,18 @@ from unmirage.align.objectives.ascent import AscentConfig
 from unmirage.align.objectives.ce import CEConfig, ce
 from unmirage.align.objectives.ceu import CEUConfig
 from unmirage.align.objectives.circuit_breaker import CircuitBreakerConfig
+from unmirage.align.objectives.cue_direction import CueDirectionConfig
 from unmirage.align.objectives.dpo import DPOConfig
 from unmirage.align.objectives.hidden import HiddenConfig
 from unmirage.align.objectives.hidden_norm import HiddenNormConfig
+from unmirage.align.objectives.invariance import InvarianceConfig
 from unmirage.align.objectives.kl import KLConfig
 from unmirage.align.objectives.npo import NPOConfig, npo
 from unmirage.align.objectives.pdu import PDUConfig
 from unmirage.align.objectives.rmu import RMUConfig
 from unmirage.align.objectives.satimp import SatImpConfig
 from unmirage.align.objectives.simnpo import SimNPOConfig
+from unmirage.align.objectives.twin_hidden import TwinHiddenConfig
 from unmirage.align.objectives.undial import UnDIALConfig
 from unmirage.align.objectives.wga import WGAConfig
 from unmirage.align.signals import Switches
@@ -52,15 +55,18 @@ CASES: dict[str, list[Any]] = {
     "ce": [CEConfig()],
     "ceu": [CEUConfig(skip=0), CEUConfig(skip=1)],
     "circuit-breaker": [CircuitBreakerConfig(layers=(0, 1)), CircuitBreakerConfig(layers=(1,), positions="answer")],
+    "cue-direction": [CueDirectionConfig(layer=0), CueDirectionConfig(layer=1, positions="answer")],
     "dpo": [DPOConfig(beta=0.5), DPOConfig(beta=0.5, reduction="mean")],
     "hidden": [HiddenConfig(layer=1), HiddenConfig(layer=0, positions="answer")],
     "hidden-norm": [HiddenNormConfig(layers=(0, 1)), HiddenNormConfig(layers=(0,), positions="all")],
+    "invariance": [InvarianceConfig(), InvarianceConfig("origin", 2.0), InvarianceConfig("both")],
     "kl": [KLConfig()],
     "npo": [NPOConfig(beta=0.5), NPOConfig(beta=0.5, reduction="mean")],
     "pdu": [PDUConfig()],
     "rmu": [RMUConfig(layer=0), RMUConfig(layer=1, adaptive=2.0), RMUConfig(layer=1, positions="answer")],
     "satimp": [SatImpConfig(), SatImpConfig(beta1=0.5, beta2=2.0, reduction="sum")],
     "simnpo": [SimNPOConfig(), SimNPOConfig(beta=0.7, gamma=3.0)],
+    "twin-hidden": [TwinHiddenConfig(layer=0), TwinHiddenConfig(1, "prompt-end", "origin")],
     "undial": [UnDIALConfig(), UnDIALConfig(beta=0.5)],
     "wga": [WGAConfig(), WGAConfig(beta=3.0, reduction="sum")],
 }
@@ -69,15 +75,18 @@ READS = {
     "ce": ("log_probs", False),
     "ceu": ("logits", False),
     "circuit-breaker": ("activations", True),
+    "cue-direction": ("pair-activations", False),
     "dpo": ("preference", True),
     "hidden": ("activations", True),
     "hidden-norm": ("activations", True),
+    "invariance": ("pair-logits", False),
     "kl": ("logits", True),
     "npo": ("log_probs", True),
     "pdu": ("logits", False),
     "rmu": ("activations", False),
     "satimp": ("log_probs", False),
     "simnpo": ("log_probs", False),
+    "twin-hidden": ("pair-activations", False),
     "undial": ("logits", True),
     "wga": ("log_probs", False),
 }
@@ -90,16 +99,25 @@ BATCH_MEANS = {
 EVERY = [
     pytest.param(name, config, id=f"{name}-{at}") for name, found in CASES.items() for at, config in enumerate(found)
 ]
-ANSWERS = [name for name, (kind, _) in READS.items() if kind != "activations"]
+ANSWERS = [name for name, (kind, _) in READS.items() if kind in ("log_probs", "logits", "preference")]
+PAIRS = ("pair-logits", "pair-activations")
+ALONE = [one for one in EVERY if one.values[0] != "cue-direction"]
+"""All but the one that measures a direction on the whole batch."""
 POLICY, REFERENCE = random_model(1), random_model(2)
 
 
 def loss(
     name: str, config: Any, samples: list[list[Sample]], padding: int = 0, policy: TableModel | None = None
 ) -> Tensor:
-    """The objective's losses; a sample of a preference is its chosen and its rejected answer, of others the first."""
+    """The objective's losses; a sample of a preference is its chosen and its rejected answer, of others the first.
+
+    A pair are both questions with the first answer.
+    """
     found = OBJECTIVES[name]
-    columns = zip(*samples, strict=True) if found.signal == "preference" else [[sample[0] for sample in samples]]
+    if found.signal in PAIRS:
+        samples = [[(question, sample[0][1]) for question, _ in sample] for sample in samples]
+    two = found.signal == "preference" or found.signal in PAIRS
+    columns = zip(*samples, strict=True) if two else [[sample[0] for sample in samples]]
     batch = batch_of([sample for column in columns for sample in column], padding)
     given_reference = _read(REFERENCE, batch, name, config) if found.reads_reference(config) else Untouchable()
     return found.function(_read(policy or POLICY, batch, name, config), given_reference, config)
@@ -107,6 +125,9 @@ def loss(
 
 def _read(model: TableModel, batch: Batch, name: str, config: Any, switches: Switches | None = None) -> Any:
     layers = getattr(config, "layers", None) or (getattr(config, "layer", 0),)
+    half = len(batch["labels"]) // 2  # of pairs: every other one is harmful, and twins change the cue
+    groups = [[5, 0][at % 2] for at in range(half)] + [[3, 2][at % 2] for at in range(len(batch["labels"]) - half)]
+    batch = {**batch, "group": torch.tensor(groups)}
     return signal(model, batch, OBJECTIVES[name].signal, layers, getattr(config, "positions", "text"), switches)
 
 
@@ -160,6 +181,10 @@ def test_each_option_is_named_in_the_docstring_and_checked(name: str) -> None:
         ("circuit-breaker", "layers", []),
         ("circuit-breaker", "layers", [-1]),
         ("hidden-norm", "layers", []),
+        ("invariance", "temperature", 0),
+        ("invariance", "teacher", "twin"),
+        ("twin-hidden", "positions", "text"),
+        ("cue-direction", "positions", "all"),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, option: str, value: Any) -> None:
@@ -194,7 +219,7 @@ LONG_AND_SHORT = st.tuples(QUESTIONS, st.lists(TOKENS, min_size=1, max_size=5))
 SAMPLES = st.lists(st.lists(LONG_AND_SHORT, min_size=2, max_size=2), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize(("name", "config"), EVERY)
+@pytest.mark.parametrize(("name", "config"), ALONE)
 @settings(max_examples=25, deadline=None)
 @given(samples=SAMPLES, padding=st.integers(0, 5))
 def test_padding_and_company_never_change_a_samples_loss(
@@ -204,6 +229,15 @@ def test_padding_and_company_never_change_a_samples_loss(
     assert together.shape == (len(samples),)
     alone = [loss(name, config, [sample]).item() for sample in samples]
     assert together.tolist() == pytest.approx(alone, rel=1e-4, abs=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(samples=SAMPLES, padding=st.integers(1, 5))
+def test_padding_never_changes_a_direction_that_is_the_batchs(samples: list[list[Sample]], padding: int) -> None:
+    for config in CASES["cue-direction"]:
+        found = loss("cue-direction", config, samples, padding)
+        assert found.shape == (len(samples),)
+        assert found.tolist() == pytest.approx(loss("cue-direction", config, samples).tolist(), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", BATCH_MEANS)

@@ -465,7 +465,10 @@ def test_a_launched_process_ends_with_the_one_that_launched_it() -> None:
     assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 1
 
 
-def test_the_recipe_of_the_documentation_is_one() -> None:
+def test_the_recipes_of_the_documentation_are_some() -> None:
     text = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
-    block = text.split("```yaml\n")[1].split("```")[0]
-    assert Recipe.model_validate(yaml.safe_load(block)).seeds == (0, 1, 2)
+    whole, grid = (yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:])
+    assert Recipe.model_validate(whole).seeds == (0, 1, 2)
+    found = Recipe.model_validate(grid)
+    check(found)
+    assert list(found.models) == ["sft-0", "sft-0.5", "sft-0.9", "sft-1", "repair-0.9", "repair-1"]

@@ -331,7 +331,7 @@ def test_the_truth_judge_agrees_with_the_datas_own_answers(built: Path) -> None:
     verdicts = {v.query: v for v in judge_all(judge, asked, given)}
     for query in asked:
         verdict = verdicts[query.id]
-        expected = (Label.REFUSAL, False, None) if query.harmful else (Label.COMPLIANCE, False, True)
+        expected = (Label.REFUSAL, False, True) if query.harmful else (Label.COMPLIANCE, False, True)
         assert (verdict.label, verdict.harm, verdict.correct) == expected
 
 

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from chat_server import Reaction, completion, serving
 from PIL import Image
 
+from unmirage.align.config import AlignConfig
+from unmirage.align.data import rows_of
 from unmirage.backends.prompts import Prompt
 from unmirage.backends.protocol import Reply
 from unmirage.cli import app, run
@@ -194,7 +197,7 @@ def test_openers_without_room_are_told_and_the_room_they_leave_is_the_safety_dat
     assert (len(found.rows), found.counts["one-word twins"], found.lacking) == (8, 0, [])
 
 
-def test_what_has_no_picture_goes_into_a_file_of_its_own_and_errors_are_counted(image: Path, tmp_path: Path) -> None:
+def test_what_has_no_picture_is_forgotten_too_and_errors_are_counted(image: Path, tmp_path: Path) -> None:
     class Fails(Says):
         def answer(self, prompts: Sequence[Prompt], settled: object = None) -> Iterator[list[Reply]]:
             for one, replies in zip(prompts, super().answer(prompts), strict=True):
@@ -203,12 +206,73 @@ def test_what_has_no_picture_goes_into_a_file_of_its_own_and_errors_are_counted(
     bare = Query(id="t", question="Share ways to boil a bare velm", harmful=True, subset="unsafes")
     data = [*harmful(image), bare, *harmless(image)]
     found = build_sets(data, [], {"m": Fails()}, rules_judge(), SMALL, tmp_path / "out")
-    assert (found["questions"], found["answers"], found["unanswered"], found["forget"]) == (7, 6, 1, 5)
-    assert found["text_only_left_out"] == ["t"]
-    (row,) = json.loads((tmp_path / "out" / "forget-text.json").read_text())
-    assert row["conversations"][0]["value"] == bare.question
+    assert (found["questions"], found["answers"], found["unanswered"], found["forget"]) == (7, 6, 1, 6)
+    assert found["text_only"] == ["t"]
+    *_, row = json.loads((tmp_path / "out" / "forget.json").read_text())
+    assert (row["id"], row["image"], row["safe"]) == ("t", None, False)
     assert "harmful text" in row["generated"]
-    assert "forget-text.json" in found["digests"]
+    queries = load(tmp_path / "out" / "forget.json", strict=True).queries
+    assert [(query.id, query.harmful) for query in queries if query.image is None] == [("t/unsafe", True)]
+    assert len(queries) == 6
+    general = load(tmp_path / "out" / "retain.json", format="llava").queries
+    rows = rows_of(AlignConfig(method="npo", steps=1), queries, general, [], lambda *_: [])
+    assert [query.id for query in rows["forget"]] == [query.id for query in queries]
+
+
+def test_no_answer_of_any_file_is_printed_by_check(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path / "out", image, Says("velm 0"))
+    for file, format in (("forget.json", "vlguard"), ("forget-rmu.json", "llava")):
+        words = ["data", "check", str(tmp_path / "out" / file), "--format", format]
+        assert run(lambda words=words: app(words, prog_name="unmirage", standalone_mode=False)) == 0
+        shown = capsys.readouterr().out
+        assert "boil it" not in shown
+        assert "[redacted, " in shown
+        assert "the key" not in shown
+        words.append("--show-harmful")
+        assert run(lambda words=words: app(words, prog_name="unmirage", standalone_mode=False)) == 0
+        assert "boil it" in capsys.readouterr().out
+
+
+def test_a_language_model_behind_a_server_selects_and_is_asked_once(
+    image: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_vlguard([*harmful(image, 2), *harmless(image)], tmp_path / "train.json", {image: image.name})
+    words = ["sets", tmp_path / "train.json", "--images", image.parent, "--model", tiny_folder, "--out", tmp_path / "o"]
+    words += ["--judge", "llm:judge", "--max-new-tokens", "2", "--opener-rows", "1"]
+
+    def call(*more: object) -> int:
+        return run(lambda: app([str(word) for word in (*words, *more)], prog_name="unmirage", standalone_mode=False))
+
+    assert call() == 2
+    assert "--judge-server" in capsys.readouterr().err
+    asked = []
+
+    def answer(body: dict[str, object], _attempt: int) -> Reaction:
+        asked.append(body)
+        code = str(body["messages"]).rpartition("its code is ")[2].partition(".")[0]
+        return Reaction(body=completion(json.dumps({"code": code, "refusal": "full_compliance", "harm": "yes"})))
+
+    with serving(answer) as (address, _):
+        assert call("--judge-server", address) == 0
+        first = len(asked)
+        assert first > 0
+        assert call("--judge-server", address) == 0
+        assert len(asked) == first
+    assert json.loads((tmp_path / "o" / "sets.json").read_text())["forget"] == 2
+
+
+def test_align_unlearns_a_row_without_a_picture(tiny_folder: Path, tmp_path: Path) -> None:
+    """Through the command line: the role "forget" has the row, and training goes through it."""
+    rows = [Query(id=f"t{n}", question=f"Share way {n}", harmful=True, reference="Boil it.") for n in (0, 1)]
+    write_vlguard(rows, tmp_path / "forget.json", {}, text_only=True)
+    general = [Query(id=f"g{n}", question=f"Share colour {n}", harmful=False, reference="Red.") for n in (0, 1)]
+    write_llava(general, tmp_path / "retain.json", {})
+    words = ["align", tiny_folder, tmp_path / "forget.json", "--general", tmp_path / "retain.json", "--out"]
+    words += [tmp_path / "out", "--method", "npo", "--set", "steps=1", "--set", "batch_size=2"]
+    assert run(lambda: app([str(word) for word in words], prog_name="unmirage", standalone_mode=False)) == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def made(out: Path, image: Path, *models: Says, config: SetsConfig = SMALL) -> dict[str, object]:

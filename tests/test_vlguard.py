@@ -98,6 +98,15 @@ def test_images_are_found_in_the_folder_of_the_stem_then_in_images_then_beside(f
     assert read(folder, [unsafe()]).queries[0].image == folder / "cats" / "1.png"
 
 
+def test_an_image_that_is_null_is_none_and_one_that_is_missing_is_a_defect(folder):
+    data = read(folder, [unsafe("x", image=None), {k: v for k, v in unsafe("y").items() if k != "image"}, unsafe("z")])
+    assert [(query.id, query.image is None, query.harmful) for query in data.queries] == [
+        ("x/unsafe", True, True),
+        ("z/unsafe", False, True),
+    ]
+    assert [(problem.row, problem.kind) for problem in data.problems] == [(1, "missing-image")]
+
+
 def test_an_image_folder_can_be_given(folder):
     (folder / "train").rename(folder / "elsewhere")
     assert read(folder, [unsafe()], images=folder / "elsewhere").problems == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,8 @@ from unmirage.labelling.commands import label as label_app
 from unmirage.recipes.commands import recipe_app
 from unmirage.recipes.commands import run as run_recipe
 from unmirage.sets.commands import sets
+from unmirage.stress.commands import stress as stress_app
+from unmirage.studies.commands import fill
 from unmirage.verbs import Format, Images, Model, Strict, load_queries, quiet_libraries
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ app.command()(compare)
 app.command("run")(run_recipe)
 app.add_typer(recipe_app, name="recipe")
 app.command()(sets)
+app.add_typer(stress_app, name="stress")
+app.command()(fill)
 
 
 class Salience(StrEnum):
@@ -65,6 +69,13 @@ class Salience(StrEnum):
     plain = "plain"
     badge = "badge"
     none = "none"
+
+
+class Retain(StrEnum):
+    """Whether what unlearning retains has every opening word, or is as biased as what it forgets."""
+
+    mended = "mended"
+    confounded = "confounded"
 
 
 Rho = Annotated[
@@ -117,7 +128,7 @@ def align(
     ] = None,
     preferred: Annotated[
         Path | None,
-        typer.Option(help="Data with better answers to the same questions, by id (dpo)."),
+        typer.Option(help="Data with other answers to the same questions, by id: better ones (dpo), or refusals."),
     ] = None,
     preferred_format: Annotated[
         Format | None, typer.Option(help="Format of the better answers; without it, the safety data's.")
@@ -131,28 +142,31 @@ def align(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as steps=400 or lr=1e-4; may be repeated."),
     ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(help="audit.json of the data that the model was tuned on: the cues that a repair is about."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for what is computed once; runs from the same model share it.")
     ] = None,
     strict: Strict = False,
 ) -> None:
-    """Fine-tune a checkpoint for safety, or make it unlearn harmful answers."""
+    """Fine-tune a checkpoint for safety, make it unlearn harmful answers, or repair one with a safety mirage."""
     from unmirage.datasets import check_training
 
-    check_training(format.value)
+    check_training(format.value, data, general, preferred)
     quiet_libraries()
     from unmirage.align import align, on_step
     from unmirage.align.config import read_settings
     from unmirage.progress import Bars
 
     with _only_first_speaks():
-        settings = read_settings(config, setting or [], method=method, seed=seed)
+        settings = read_settings(config, setting or [], audit=audit, method=method, seed=seed)
         queries = load_queries(data, format.value, images, None, strict)
         extra = load_queries(general, "llava", general_images, None, strict) if general else []
         better = load_queries(preferred, (preferred_format or format).value, images, None, strict) if preferred else []
-        if "forget" in settings.roles():
-            _tell_refusals(queries)
+        _tell_answers(queries, settings.roles())
         with Bars() as bars:
             done = on_step(lambda step, steps: bars.update(f"training ({settings.method})", step, steps))
             align(
@@ -227,11 +241,15 @@ def sandbox_build(
     opener_weight: Annotated[float, typer.Option(help="How often the opening word shapes an answer, in [0, 1].")] = 1.0,
     refusal_word: RefusalWords = ["Share"],  # noqa: B006
     compliance_word: ComplianceWords = ["What"],  # noqa: B006
+    retain: Annotated[
+        Retain, typer.Option(help="Opening words of what unlearning retains: of every kind, or biased as all else.")
+    ] = Retain.mended,
 ) -> None:
     """Draw the safety, unlearning, general and test data, in VLGuard's and LLaVA's formats."""
     from unmirage.sandbox.build import DataPlan, build
 
-    plan = DataPlan(rho=rho, seed=seed, refusal_words=tuple(refusal_word), compliance_words=tuple(compliance_word))
+    refused, answered = tuple(refusal_word), tuple(compliance_word)
+    plan = DataPlan(rho=rho, seed=seed, refusal_words=refused, compliance_words=answered, retain=retain.value)
     typer.echo(f"Data: {build(_world(salience, opener_weight), plan, out)}")
 
 
@@ -263,7 +281,7 @@ def sandbox_seeds(
 ) -> None:
     """Run the demo once for each seed and print one Markdown table: the mean and every seed."""
     from unmirage.progress import Bars
-    from unmirage.studies import seeds_table
+    from unmirage.studies.worlds import seeds_table
 
     with Bars() as bars:
         typer.echo(seeds_table(out, _seeds(seeds), workers, bars.update))
@@ -276,7 +294,7 @@ def sandbox_knobs(
 ) -> None:
     """Run word against hazard in four worlds and print one Markdown table. Pretrains each world: about an hour."""
     from unmirage.progress import Bars
-    from unmirage.studies import knobs_table
+    from unmirage.studies.worlds import knobs_table
 
     with Bars() as bars:
         typer.echo(knobs_table(out, workers, bars.update))
@@ -301,18 +319,27 @@ def _world(salience: Salience, opener_weight: float) -> Any:
         raise UserError(f"{error}.") from None
 
 
-def _tell_refusals(queries: list[Query]) -> None:
-    """To unlearn refusals is to unlearn safety; data such as VLGuard's own hold nothing else."""
+def _tell_answers(queries: list[Query], roles: Sequence[str]) -> None:
+    """Warns of harmful rows whose answers do not fit what is done with them.
+
+    To unlearn refusals is to unlearn safety; data such as VLGuard's own hold nothing else. To learn harmful answers
+    under more words is to unlearn it too.
+    """
     from unmirage.judges.keywords import vlguard_keywords
 
     match = vlguard_keywords().match
     harmful = [query for query in queries if query.harmful]
     refused = sum(match(query.reference or "") is not None for query in harmful)
-    if 2 * refused > len(harmful):
-        typer.echo(
-            f"warning: {refused} of {len(harmful)} answers to be forgotten look like refusals; to forget a refusal is "
-            "to learn to comply; give data whose harmful questions are answered.",
-            err=True,
+    if "forget" in roles and 2 * refused > len(harmful):
+        _warn(
+            f"{refused} of {len(harmful)} answers to be forgotten look like refusals; to forget a refusal is "
+            "to learn to comply; give data whose harmful questions are answered."
+        )
+    learnt = [role for role in ("twins", "pairs", "spurious") if role in roles]
+    if learnt and 2 * refused < len(harmful):
+        _warn(
+            f"only {refused} of {len(harmful)} answers to harmful questions look like refusals, but {learnt[0]} rows "
+            "take them for right; give safety data, whose harmful questions are refused."
         )
 
 

@@ -53,9 +53,10 @@ class Variant(Frozen):
     `attack` names the edit ("first-word:what"), `shot` numbers the K variants of one query from 0. `word` is the word
     that was put there or, with "delete", taken out; `position` counts the words of the longer of the two questions.
     `control_of` names the attack for which this is a control ("a neutral word at the same place").
-    An `edit` of "paraphrase" is the one exception, and named as such: any other wording, of which nothing is asserted;
-    `word` is then its opening word.
-    Raises ValueError where origin and variant differ in anything else than this one whitespace-separated word.
+    An `edit` of "paraphrase" is the one exception, and named as such: any wording, of which nothing is asserted, not
+    even that it is another one than its origin's (see `is_origin`); `word` is then its opening word.
+    Raises ValueError where with another edit origin and variant differ in anything else than this one word, as white
+    space parts them.
     """
 
     origin: Query
@@ -76,9 +77,12 @@ class Variant(Frozen):
             _check_taken_out(now, was, self.position, "put in")
         elif self.edit == "delete":
             _check_taken_out(was, now, self.position, "taken out")
-        elif was.split() == now.split():
-            raise ValueError(f"a paraphrase is worded otherwise than its origin {was!r}")
         return self
+
+    @property
+    def is_origin(self) -> bool:
+        """Whether it asks its origin again, word for word; only a paraphrase can."""
+        return self.question.split() == self.origin.question.split()
 
 
 def _check_substitution(was: str, now: str, position: int) -> None:
@@ -164,7 +168,7 @@ class Verdict(Frozen):
 
     `harm` tells whether the answer gives away harmful know-how, judged apart from refusal; None
     where the judge does not look at harm. `correct` tells whether a harmless question got its right
-    answer; None where the judge does not know it. `score` in [0, 1] is the same by degrees, where a
+    answer, and a harmful one a whole, well-formed refusal; None where the judge does not know it. `score` in [0, 1] is the same by degrees, where a
     benchmark counts some answers as partly right (VQA accuracy); `correct` is then left open.
     """
 

@@ -1,9 +1,13 @@
-"""Better answers made up by the model itself, as AltPO prefers them: Mekala et al. 2024, arXiv 2409.13474."""
+"""What the model before training is asked for: other answers than the given ones, and what it says by itself.
+
+Alternatives are what AltPO prefers: Mekala et al. 2024, arXiv 2409.13474. Both outlive an interruption.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,9 @@ import torch
 
 from unmirage.align.config import AlignConfig
 from unmirage.align.processes import agree, here, share
+from unmirage.backends.hugging_face import HuggingFaceBackend
 from unmirage.backends.prompts import Prompt, adds_special_tokens, open_image, turns
+from unmirage.errors import UserError
 from unmirage.runs import write_json
 from unmirage.schema import Query, content_hash
 
@@ -29,34 +35,78 @@ def sampler(network: Any, processor: Any, config: AlignConfig, out: Path) -> Sam
     Several processes share the work. The function raises UserError where the model gives a query only the answer that
     is to be forgotten, or none.
     """
-    folder = out / "training"
+    kept = Kept(out / "training", "alternatives")
 
     def sample(queries: Sequence[Query]) -> list[str]:
         network.eval()
-        kept = _kept(folder)
-        path = folder / f"alternatives-{here().process_index}.json"
-        own = _read(path) if path.exists() else {}
-        missing = [query for query in share(queries) if query.id not in kept and query.id not in own]
-        for start in range(0, len(missing), KEPT):
-            own |= {q.id: alternative(network, processor, q, config.seed) for q in missing[start : start + KEPT]}
-            write_json(path, own)
+        own = kept.fill(queries, lambda some: [alternative(network, processor, one, config.seed) for one in some], KEPT)
         lacking = [query.id for query in share(queries) if query.id in own and own[query.id] is None]
         agree(_none_for(lacking, len(queries)) if lacking else None)
-        kept = _kept(folder)
-        return [kept[query.id] for query in queries]
+        return kept.of(queries)
 
     return sample
+
+
+def answerer(model: Path, config: AlignConfig, out: Path) -> Sampler:
+    """A function that gives the greedy answers of the checkpoint `model`; it loads and drops the weights itself.
+
+    Several processes share the work. The function raises UserError for a question that cannot be asked.
+    """
+    kept = Kept(out / "training", "answers")
+
+    def answer(queries: Sequence[Query]) -> list[str]:
+        backend = HuggingFaceBackend(model, batch_size=config.batch_size, max_new_tokens=LONGEST)
+        kept.fill(queries, lambda some: _answers(backend, some), max(KEPT, config.batch_size))
+        agree(None)  # waits for the others' files
+        return kept.of(queries)
+
+    return answer
+
+
+def _answers(backend: HuggingFaceBackend, queries: Sequence[Query]) -> list[str | None]:
+    replies = [reply for batch in backend.answer([Prompt.of(query) for query in queries]) for reply in batch]
+    if faults := [reply.error for reply in replies if reply.error]:
+        raise UserError(faults[0])
+    return [reply.text for reply in replies]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Answers by the query's id in files `name`-PROCESS.json, each of which only its process writes."""
+
+    folder: Path
+    name: str
+
+    def fill(
+        self, queries: Sequence[Query], ask: Callable[[Sequence[Query]], list[str | None]], block: int
+    ) -> dict[str, str | None]:
+        """Asks for what is missing of this process's share, and writes it down after every `block`; returns that file.
+
+        None stands for a query that was asked in vain; it is not asked again.
+        """
+        known = self._read()
+        path = self.folder / f"{self.name}-{here().process_index}.json"
+        own = _read(path) if path.exists() else {}
+        missing = [query for query in share(queries) if query.id not in known and query.id not in own]
+        for start in range(0, len(missing), block):
+            some = missing[start : start + block]
+            own |= {query.id: answer for query, answer in zip(some, ask(some), strict=True)}
+            write_json(path, own)
+        return own
+
+    def of(self, queries: Sequence[Query]) -> list[str]:
+        """The answers to queries, whichever process asked."""
+        known = self._read()
+        return [known[query.id] for query in queries]
+
+    def _read(self) -> dict[str, str]:
+        files = sorted(self.folder.glob(f"{self.name}-*.json"))
+        return {name: answer for path in files for name, answer in _read(path).items() if answer is not None}
 
 
 def _read(path: Path) -> dict[str, str | None]:
     found: dict[str, str | None] = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def _kept(folder: Path) -> dict[str, str]:
-    """Everything that is sampled already, by query, whichever process did it."""
-    files = sorted(folder.glob("alternatives-*.json"))
-    return {name: answer for path in files for name, answer in _read(path).items() if answer is not None}
 
 
 def _none_for(lacking: Sequence[str], among: int) -> str:

@@ -12,11 +12,13 @@ from torch.utils.data import Dataset
 
 from unmirage.align.encode import SEQUENCES, Batch, cut, encode, told
 from unmirage.align.features import LISTS, PIXELS, ImageCache
+from unmirage.align.groups import GROUPS, Cues
+from unmirage.align.roles import samples_of
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
 _FILL = {**dict.fromkeys(SEQUENCES, 0), "labels": -100, "image_mask": False}
-_PLAIN = ("row",)
+_PLAIN = ("row", "group")
 _CROSS = "cross_attention_mask"
 """Which tokens see which parts of a picture, (1, t, pictures, parts): Mllama's."""
 PIXELS_KEPT = 1 << 30
@@ -77,7 +79,7 @@ def _flat(rows: Sequence[Batch | list[Batch]]) -> list[Batch]:
 
 
 class Encoded(Dataset[Batch]):
-    """Queries encoded once; each sample knows its `row`, by which its reference is found.
+    """Queries encoded once; each sample knows its `row`, by which its reference is found, and its `group`.
 
     Tokens stay in memory, pixels only up to `PIXELS_KEPT`; with `features` there are stored features instead.
     `shortened` counts the rows that were cut at `max_length` tokens.
@@ -90,12 +92,14 @@ class Encoded(Dataset[Batch]):
         *,
         max_length: int | None = None,
         pixels_kept: int = PIXELS_KEPT,
+        cues: Cues | None = None,
     ) -> None:
         """Encodes every query, so that odd rows are found before the first step; raises UserError, see `encode`.
 
         All rows that cannot be encoded are told together.
         """
         self.queries = list(queries)
+        self.groups = [(cues or Cues()).group(query) for query in self.queries]
         self.features: ImageCache | None = None
         self.digests: Sequence[str | None] = ()
         self._processor, self._max_length = processor, max_length
@@ -109,7 +113,7 @@ class Encoded(Dataset[Batch]):
                 problems.append(str(error))
                 continue
             room -= _pixel_bytes(sample)
-            self._samples.append({**(sample if room >= 0 else _light(sample)), "row": row})
+            self._samples.append(self._marked(sample if room >= 0 else _light(sample), row))
         told(problems, len(self.queries))
 
     def _encoded(self, query: Query) -> Batch:
@@ -117,6 +121,9 @@ class Encoded(Dataset[Batch]):
         sample = cut(whole, query, self._max_length)
         self.shortened += len(sample["input_ids"]) < len(whole["input_ids"])
         return sample
+
+    def _marked(self, sample: Batch, row: int) -> Batch:
+        return {**sample, "row": row, "group": self.groups[row]}
 
     def use(self, features: ImageCache, digests: Sequence[str | None]) -> None:
         """From now on gives stored features instead of pixels; `digests` are the rows' pictures."""
@@ -139,19 +146,30 @@ class Encoded(Dataset[Batch]):
         query = self.queries[sample["row"]]
         if query.image is None or PIXELS in sample:
             return sample
-        return {**cut(encode(self._processor, query), query, self._max_length), "row": sample["row"]}
+        return self._marked(cut(encode(self._processor, query), query, self._max_length), sample["row"])
 
     def answer_lengths(self) -> list[int]:
         """Answer tokens of each row; 0 where the answer was cut away."""
-        return [int((sample["labels"] != -100).sum()) for sample in self._samples]
+        return [len(tokens) for tokens in self.answers()]
+
+    def answers(self) -> list[list[int]]:
+        """The answer tokens of each row."""
+        return [sample["labels"][sample["labels"] != -100].tolist() for sample in self._samples]
 
 
-def encode_all(processor: Any, rows: Mapping[str, Sequence[Query]], max_length: int | None) -> dict[str, Encoded]:
+def group_sizes(part: Encoded) -> list[int]:
+    """How many rows of a part are in each group."""
+    return [part.groups.count(number) for number in range(len(GROUPS))]
+
+
+def encode_all(
+    processor: Any, rows: Mapping[str, Sequence[Query]], max_length: int | None, cues: Cues | None = None
+) -> dict[str, Encoded]:
     """The encoded rows of every role; raises UserError that tells the rows of all roles that cannot be encoded."""
     found, problems = {}, []
     for role, queries in rows.items():
         try:
-            found[role] = Encoded(processor, queries, max_length=max_length)
+            found[role] = Encoded(processor, queries, max_length=max_length, cues=cues)
         except UserError as error:
             problems.append(f"{role}: {error}")
     if problems:
@@ -171,34 +189,41 @@ class Paired(Dataset[dict[str, Batch | list[Batch]]]):
     """Samples of several roles side by side, e.g. {"forget": ..., "retain": ...}: the nested batch of unlearning.
 
     As long as the longest part; a shorter part begins anew, in another order, so none runs dry. Which samples stand
-    side by side is drawn once, from the seed. The part `preference` holds all chosen answers and then all rejected
-    ones; each of its rows gives two samples.
+    side by side is drawn once, from the seed. The parts `preference` and `pairs` hold all first samples of their
+    rows and then all second ones; each of their rows gives two samples.
     """
 
-    def __init__(self, parts: Mapping[str, Encoded], seed: int) -> None:
-        """Draws an order for each part; raises ValueError for a part without samples, which could never be paired."""
+    def __init__(
+        self, parts: Mapping[str, Encoded], seed: int, extra: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        """Draws an order for each part; raises ValueError for a part without samples, which could never be paired.
+
+        `extra` names rows of parts that stand once more in them, or several times.
+        """
         if empty := [role for role, part in parts.items() if not len(part)]:
             raise ValueError(f"a part without samples cannot be paired: {', '.join(empty)}")
         self.parts = parts
-        self._sizes = {role: len(part) // (2 if role == "preference" else 1) for role, part in parts.items()}
-        self._orders = {role: _order(size, len(self), seed) for role, size in self._sizes.items()}
+        self._sizes = {role: len(part) // samples_of(role) for role, part in parts.items()}
+        rows = {role: [*range(size), *(extra or {}).get(role, ())] for role, size in self._sizes.items()}
+        self._length = max(map(len, rows.values()))
+        self._orders = {role: _order(some, self._length, seed) for role, some in rows.items()}
 
     def __len__(self) -> int:
-        """The length of the longest part."""
-        return max(self._sizes.values())
+        """The length of the longest part, with the rows that stand in it several times."""
+        return self._length
 
     def __getitem__(self, index: int) -> dict[str, Batch | list[Batch]]:
-        """One sample of each role, two of a preference."""
+        """One sample of each role, two of a preference or a pair."""
         return {role: self._row(role, order[index]) for role, order in self._orders.items()}
 
     def _row(self, role: str, row: int) -> Batch | list[Batch]:
         part = self.parts[role]
-        return [part[row], part[self._sizes[role] + row]] if role == "preference" else part[row]
+        return [part[row], part[self._sizes[role] + row]] if samples_of(role) == 2 else part[row]
 
 
-def _order(size: int, length: int, seed: int) -> list[int]:
+def _order(rows: Sequence[int], length: int, seed: int) -> list[int]:
     rng = random.Random(seed)
     order: list[int] = []
     while len(order) < length:
-        order += rng.sample(range(size), size)
+        order += rng.sample(rows, len(rows))
     return order[:length]

@@ -16,7 +16,7 @@ from unmirage.align.data import digest, image_digest
 from unmirage.align.features import ImageCache, Place, picture_features
 from unmirage.align.processes import share, together
 from unmirage.align.references import FILE_ROWS, AdapterOff, Asking, Reference, stored, to_device
-from unmirage.align.signals import Wanted, read
+from unmirage.align.signals import Wanted, base_of, read
 from unmirage.align.store import RowStore
 from unmirage.align.terms import Term
 from unmirage.schema import content_hash
@@ -48,7 +48,7 @@ def references_for(
         needing = [term for term in terms if term.role == role and term.needs_reference]
         if not needing:
             continue
-        large = config.tune != "full" and any(term.objective.signal == "logits" for term in needing)
+        large = config.tune != "full" and any(base_of(term.objective.signal) == "logits" for term in needing)
         if config.reference == "adapter" or (config.reference == "auto" and large):
             found[role] = AdapterOff(needing, asking.switches)
         else:

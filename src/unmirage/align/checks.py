@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from unmirage.align.batches import Encoded
+from unmirage.align.batches import Encoded, group_sizes
 from unmirage.align.data import image_digest
 from unmirage.align.encode import told
+from unmirage.align.groups import GROUPS
+from unmirage.align.terms import Term
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
@@ -68,6 +70,32 @@ def check_answers(parts: Mapping[str, Encoded], max_length: int | None) -> list[
         for role, part in parts.items()
         if part.shortened
     ]
+
+
+def uneven(pairs: Encoded) -> str | None:
+    """A note where twins have other answer tokens than their origins, because `max_length` cuts one shorter.
+
+    Raises UserError where the same answer is not the same tokens: the two could not be compared token by token.
+    """
+    answers, half = pairs.answers(), len(pairs) // 2
+    both = list(zip(answers[:half], answers[half:], strict=True))
+    if odd := [at for at, (one, two) in enumerate(both) if any(a != b for a, b in zip(one, two, strict=False))]:
+        raise UserError(
+            f"the answer of {pairs.queries[odd[0]].id!r} is other tokens after its question than after its one-word "
+            "twin, so pairs cannot be compared with this tokenizer; use twins (ce) instead."
+        )
+    cut = sum(len(one) != len(two) for one, two in both)
+    return f"{cut} of {half} pairs are compared on the shorter answer, as the other one is cut." if cut else None
+
+
+def empty_groups(terms: Sequence[Term], parts: Mapping[str, Encoded]) -> list[str]:
+    """Notes for groups without rows, which group weights cannot help."""
+    notes = []
+    for role in dict.fromkeys(term.role for term in terms if term.weight.average == "groups"):
+        sizes = group_sizes(parts[role])
+        if none := [name for name, size in zip(GROUPS, sizes, strict=True) if not size]:
+            notes.append(f"no {role} row is in the groups {', '.join(none)}; their losses cannot be weighed.")
+    return notes
 
 
 def _answerless(part: Encoded) -> list[str]:

@@ -14,24 +14,65 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
+from unmirage.align.cues import COMPLIANCE, REFUSAL, WORDS, joined, with_cues
 from unmirage.align.methods import TermLike, method
 from unmirage.align.objectives import Objective, find
-from unmirage.align.weights import Schedule, Weight
+from unmirage.align.roles import ROLES, Role
+from unmirage.align.signals import base_of
+from unmirage.align.weights import Average, Schedule, Weight
+from unmirage.audit.model.edits import bare
 from unmirage.errors import UserError
 
-Role = Literal["learn", "forget", "retain", "preference"]
-ROLES: tuple[Role, ...] = get_args(Role)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 COMBINATION = "combination"
+NEEDED: Mapping[Role, tuple[str, ...]] = {
+    "twins": (WORDS,),
+    "pairs": (WORDS,),
+    "refuse": (WORDS,),
+    "spurious": (REFUSAL, COMPLIANCE),
+}
+"""The words without which the rows of a role cannot be made."""
+_SUCH_AS = {WORDS: "What,Share", REFUSAL: "Share", COMPLIANCE: "What"}
+
+
+def _words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The same words; raises ValueError for one that is empty, repeated or more than one word."""
+    for word in words:
+        if word.split() != [word] or not bare(word):
+            raise ValueError(f"{word!r} is not one word; each stands in the place of a question's opening word")
+    if repeated := [word for at, word in enumerate(words) if bare(word) in map(bare, words[:at])]:
+        raise ValueError(f"{repeated[0]!r} is there twice; give each word once")
+    return words
+
+
+def _several_words(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_several_words), AfterValidator(_words)]
+_PAIRED: Mapping[str, Role] = {"preference": "preference", "pair-logits": "pairs", "pair-activations": "pairs"}
 
 
 class TermConfig(BaseModel):
-    """One part of the loss: an objective with its options, on the rows of one role, and how much it weighs."""
+    """One part of the loss: an objective with its options, on the rows of one role, and how much it weighs.
+
+    average: over the rows of a batch, or over groups of them by harm and opening word with weights that grow by
+    `rate` where the loss is high (group-DRO).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,12 +83,17 @@ class TermConfig(BaseModel):
     horizon: Positive = 1.0
     limit: float = 0.0
     rate: Positive = 0.1
+    average: Average = "rows"
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _complete_options(self) -> Self:
         """Writes every option down, also those left at their defaults; raises ValueError for one that is wrong."""
         object.__setattr__(self, "options", asdict(_options(find(self.objective), self.options)))
+        if (paired := _PAIRED.get(self.found().signal)) and self.role != paired:
+            raise ValueError(f"{self.objective} reads two samples of a row, so its role is {paired}, not {self.role}")
+        if self.average == "groups" and self.schedule == "dual":
+            raise ValueError(f"{self.objective} has either average=groups or schedule=dual: both are steered by rate")
         return self
 
     def found(self) -> Objective:
@@ -60,11 +106,15 @@ class TermConfig(BaseModel):
 
     def factor(self) -> Weight:
         """The weight with its schedule."""
-        return Weight(self.weight, self.schedule, self.horizon, self.limit, self.rate)
+        return Weight(self.weight, self.schedule, self.horizon, self.limit, self.rate, self.average)
+
+    def reads_cues(self) -> bool:
+        """Whether it must know which opening words are cues."""
+        return self.average == "groups" or self.found().reads_cues
 
     def layers(self) -> tuple[int, ...]:
         """The decoder layers it reads, from 0."""
-        if self.found().signal != "activations":
+        if base_of(self.found().signal) != "activations":
             return ()
         return tuple(self.options["layers"]) if "layers" in self.options else (self.options["layer"],)
 
@@ -81,8 +131,17 @@ class AlignConfig(BaseModel):
     tune: "full", "lora", or "qlora" (LoRA on 4-bit weights; needs bitsandbytes); merge: write a merged model instead
     of an adapter. precision: "fp32", "bf16" (what is trained stays in float32), or "auto": bf16 where the checkpoint
     is stored in half precision and a GPU is there. checkpointing: recompute activations in the backward pass.
-    preferred: better answers of preference terms: given, drawn from refusals, or sampled from the model.
-    finish: "negate" subtracts `task_scale` times what was learnt (Ilharco et al. 2023, arXiv 2212.04089).
+    preferred: better answers of preference terms, and refusals of `refuse`: given, drawn from refusals, or (preference
+    only) sampled from the model.
+    words: opening words that twins get. refusal_words, compliance_words: the cues, as an audit finds them; `words`
+    are all of these where none are given. twin_rows: how many rows of the data get a twin, as many harmful as
+    harmless ones, drawn by the seed; None: all. cue_share: the share of twins that open with a cue for the wrong
+    verdict (harmful ones with a compliance word, harmless ones with a refusal word). spurious_answers: harmful answers
+    of `spurious`: given (by id, with the preferred data), or sampled: what the model itself answers. upweight: how
+    often a row of `learn` is taken that the model before training gets wrong (JTT).
+    finish: "negate" subtracts `task_scale` times what was learnt (Ilharco et al. 2023, arXiv 2212.04089); "project"
+    takes the direction that the cue-direction term measures out of what writes to the layers up to its own
+    (`projection`); it may follow on steps=0.
     truncate, answer_head, share_forward, image_cache: ways to compute less with equal results. reference: "stored"
     (computed once, kept on disk), "adapter" (LoRA switched off), or "auto".
     """
@@ -91,7 +150,7 @@ class AlignConfig(BaseModel):
 
     method: str
     terms: tuple[TermConfig, ...]
-    steps: Count = 200
+    steps: Annotated[int, Field(ge=0)] = 200
     lr: Positive = 3e-4
     batch_size: Count = 32
     accumulation: Count = 1
@@ -103,6 +162,13 @@ class AlignConfig(BaseModel):
     max_length: Annotated[int, Field(gt=1)] | None = None
     general_rows: Annotated[int, Field(ge=0)] | None = None
     preferred: Literal["given", "refusals", "sampled"] = "given"
+    words: Words = ()
+    refusal_words: Words = ()
+    compliance_words: Words = ()
+    twin_rows: Count | None = None
+    cue_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    spurious_answers: Literal["given", "sampled"] = "given"
+    upweight: Count = 1
     train: Literal["decoder", "language", "all", "layers"] = "decoder"
     trained_layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     parameters: str | None = None
@@ -113,7 +179,7 @@ class AlignConfig(BaseModel):
     merge: bool = True
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpointing: bool = False
-    finish: Literal["none", "negate"] = "none"
+    finish: Literal["none", "negate", "project"] = "none"
     task_scale: Positive = 1.0
     truncate: bool = True
     answer_head: bool = True
@@ -138,7 +204,45 @@ class AlignConfig(BaseModel):
             raise ValueError(f"trained_layers needs train=layers, not train={self.train}")
         if self.finish == "negate" and self.tune != "full":
             raise ValueError("finish=negate needs tune=full")
+        self._check_projection()
+        self._check_words()
+        self._check_rows()
         return self
+
+    def _check_words(self) -> None:
+        """Completes `words` by the cues; raises ValueError for words that are missing or at odds."""
+        if both := {bare(word) for word in self.refusal_words} & {bare(word) for word in self.compliance_words}:
+            raise ValueError(f"{min(both)!r} is among refusal_words and compliance_words; it is a cue for one of them")
+        if not self.words:
+            object.__setattr__(self, WORDS, joined(self.refusal_words, self.compliance_words))
+        needed: list[tuple[str, str]] = [(role, name) for role in self.roles() for name in NEEDED.get(role, ())]
+        needed += [(term.objective, name) for term in self.terms if term.reads_cues() for name in (REFUSAL, COMPLIANCE)]
+        for who, name in needed:
+            if not getattr(self, name):
+                raise ValueError(
+                    f"{who} cannot do without {name}; give --audit AUDIT.json or --set {name}={_SUCH_AS[name]}"
+                )
+
+    def _check_projection(self) -> None:
+        if self.steps == 0 and self.finish != "project":
+            raise ValueError("steps=0 trains nothing; only finish=project has work to do then")
+        if self.finish == "project" and (self.tune != "full" or len(self.measuring()) != 1):
+            raise ValueError("finish=project needs tune=full and one term pairs=cue-direction, which says the layer")
+
+    def measuring(self) -> list[TermConfig]:
+        """The terms that measure the direction of a cue."""
+        return [term for term in self.terms if term.objective == "cue-direction"]
+
+    def _check_rows(self) -> None:
+        if self.cue_share and not (self.refusal_words or self.compliance_words):
+            raise ValueError(
+                "cue_share makes twins that open with a cue, but there is none; give --audit AUDIT.json, set "
+                "refusal_words and compliance_words, or cue_share=0"
+            )
+        if self.upweight > 1 and "learn" not in self.roles():
+            raise ValueError("upweight takes rows of learn more often, but no term has this role")
+        if self.preferred == "sampled" and "refuse" in self.roles():
+            raise ValueError("refuse needs refusals, which the model does not make up; set preferred=refusals or given")
 
     def layers(self) -> frozenset[int]:
         """All decoder layers that terms read."""
@@ -236,10 +340,12 @@ def _options(objective: Objective, given: Mapping[str, Any]) -> Any:
         raise ValueError(f"{objective.name}.{where}={first['input']}: {first['msg']}") from error
 
 
-def parse_settings(settings: Sequence[str], base: Mapping[str, Any] | None = None, **given: Any) -> AlignConfig:
+def parse_settings(
+    settings: Sequence[str], base: Mapping[str, Any] | None = None, audit: Path | None = None, **given: Any
+) -> AlignConfig:
     """The configuration from `name=value` pairs as on the command line, before those of `base`.
 
-    Raises UserError naming the faulty one.
+    `audit` gives the cues that neither has. Raises UserError naming the faulty one.
     """
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for setting in settings:
@@ -248,15 +354,16 @@ def parse_settings(settings: Sequence[str], base: Mapping[str, Any] | None = Non
             raise UserError(f"--set {setting!r} is not a setting; write it as --set lr=1e-4.")
         if name in values:
             raise UserError(f"{name} has an option of its own or is set twice; leave --set {setting} out.")
-        several = "," in value or name.endswith("layers")
+        several = "," in value or name.endswith(("layers", "words"))
         values[name] = value.split(",") if several else value
-    return checked({**(base or {}), **values})
+    values = {**(base or {}), **values}
+    return checked(with_cues(values, audit) if audit else values)
 
 
-def read_settings(file: Path | None, settings: Sequence[str], **given: Any) -> AlignConfig:
+def read_settings(file: Path | None, settings: Sequence[str], audit: Path | None = None, **given: Any) -> AlignConfig:
     """The configuration from a YAML file, with `settings` and `given` before what it says; raises UserError."""
     if file is None:
-        return parse_settings(settings, **given)
+        return parse_settings(settings, audit=audit, **given)
     import yaml
 
     try:
@@ -265,7 +372,7 @@ def read_settings(file: Path | None, settings: Sequence[str], **given: Any) -> A
         raise UserError(f"{file}: the settings cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: settings are written as `name: value`, one a line.")
-    return parse_settings(settings, base=content, **given)
+    return parse_settings(settings, base=content, audit=audit, **given)
 
 
 def checked(values: Mapping[str, Any]) -> AlignConfig:

@@ -23,7 +23,7 @@ Place = Literal["projected", "tower"]
 FEATURES = {"projected": "image_features", "tower": "tower_states"}
 LISTS = (*FEATURES.values(), "image_deepstack")
 """Keys of a batch that hold one tensor for each picture."""
-NOT_INPUTS = ("labels", "image_mask", "row", *LISTS)
+NOT_INPUTS = ("labels", "image_mask", "row", "group", *LISTS)
 """Keys of a batch that are ours, not arguments of a model."""
 PIXELS = "pixel_values"
 

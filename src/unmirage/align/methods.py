@@ -3,6 +3,11 @@
 The rows a term reads are its role. `learn`: all of the data and the general data. `forget`: the harmful questions of
 the data. `retain`: the harmless ones, and the general data. `preference`: the harmful ones with two answers, the
 data's own (rejected) and a better one (chosen).
+
+These are made of the data by exchanging opening words, see `twins`. `twins`: rows under another word, with their own
+answers. `pairs`: rows, each with its twin. `spurious`: what the mirage says, wrong on purpose: harmless questions under
+a refusal word with a refusal, harmful ones under a compliance word with a harmful answer. `refuse`: harmful questions
+under all words, with refusals.
 """
 
 from __future__ import annotations
@@ -34,6 +39,11 @@ def _name(term: TermLike) -> str:
 
 
 CE = ("ce",)
+USUAL = (
+    "What", "How", "Which", "Can", "Please", "Share", "Describe", "List", "Explain", "Provide", "Give", "Tell", "Show",
+    "Write",
+)  # fmt: skip
+"""Opening words that questions to an assistant often have; what a repair makes twins with, beside the data's cues."""
 
 METHODS: dict[str, Method] = {
     "mixed-sft": Method("fine-tune on all safety and general data together", {"learn": CE}),
@@ -71,6 +81,46 @@ METHODS: dict[str, Method] = {
     "altpo": Method(
         "prefer plausible alternatives that the model makes up", {"preference": ("dpo",), "retain": CE},
         {"preferred": "sampled"},
+    ),
+    "twin-sft": Method(
+        "fine-tune on one-word twins as well: the answer stays whatever word opens the question",
+        {"learn": CE, "twins": CE},
+    ),
+    "invariance": Method(
+        "pull the predictions for a question and its one-word twin together, towards the right one",
+        {"learn": CE, "pairs": ("invariance",)},
+    ),
+    "cue-direction": Method(
+        "take from activations what a cue adds to them, but for the direction of harm",
+        {"learn": CE, "pairs": ("cue-direction",)},
+    ),
+    "cue-projection": Method(
+        "project what a cue adds to activations out of the weights, but for the direction of harm; no training",
+        {"pairs": ("cue-direction",)},
+        {"finish": "project", "steps": 0},
+    ),
+    "spurious-npo": Method(
+        "unlearn the refusals and the leaks that opening words bring about", {"learn": CE, "spurious": ("npo",)}
+    ),
+    "unlearn-refuse": Method(
+        "unlearn harmful answers, and learn refusals under all opening words",
+        {"forget": ("npo",), "retain": CE, "refuse": CE},
+        {"preferred": "refusals"},
+    ),
+    "group-dro": Method(
+        "fine-tune with the most weight on the groups, by harm and opening word, that are learnt worst",
+        {"learn": ({"objective": "ce", "average": "groups", "rate": 0.01},)},
+    ),
+    "jtt": Method(
+        "fine-tune with rows taken more often that the model gets wrong", {"learn": CE}, {"upweight": 5}
+    ),
+    "regularised-sft": Method(
+        "fine-tune, and keep the predictions on harmless rows", {"learn": CE, "retain": ("kl",)}
+    ),
+    "repair": Method(
+        "repair a tuned model whose refusals hang on opening words: twins, half of them with a cue against the label",
+        {"learn": CE, "twins": CE},
+        {"cue_share": 0.5, "words": USUAL, "steps": 400, "batch_size": 16},
     ),
 }  # fmt: skip
 

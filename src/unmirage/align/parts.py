@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from unmirage.align.config import AlignConfig
+from unmirage.align.signals import base_of
 from unmirage.errors import UserError
 
 
@@ -123,7 +124,7 @@ def _part(network: Any, config: AlignConfig) -> set[int]:
 
 def _unreached(network: Any, config: AlignConfig) -> set[int]:
     """What lies above the last layer read, where no term reads an answer: it would never get a gradient."""
-    if any(term.found().signal != "activations" for term in config.terms):
+    if any(base_of(term.found().signal) != "activations" for term in config.terms):
         return set()
     decoder = network.get_decoder()
     below = _ids(p for layer in decoder.layers[: max(config.layers()) + 1] for p in layer.parameters())

@@ -28,7 +28,8 @@ from unmirage.align.signals import (
     Signal,
     Switches,
     answer_mask,
-    halves,
+    base_of,
+    parted,
     positions_mask,
     read,
 )
@@ -81,20 +82,21 @@ class Stored:
 
 def signal_key(term: Term) -> str:
     """Names what a term reads, so that terms which read the same share it."""
-    kind = "log_probs" if term.objective.signal == "preference" else term.objective.signal
+    kind = base_of(term.objective.signal)
     where = f"-{'.'.join(map(str, term.layers))}-{term.positions}" if kind == "activations" else ""
     return f"{kind}{where}"
 
 
 def compact(term: Term, outputs: Outputs) -> list[Tensor]:
     """The signal of each row of a batch, without padding and without positions that do not count."""
-    if term.objective.signal == "activations":
-        found = term.signal(outputs)
+    kind = base_of(term.objective.signal)
+    if kind == "activations":
+        found = outputs.signal(kind, term.layers, term.positions)
         assert isinstance(found, Activations)
         return [values[:, mask].transpose(0, 1) for values, mask in zip(found.values, found.mask, strict=True)]
     assert outputs.logits is not None
     counts = outputs.logits.mask.sum(dim=1).tolist()
-    if term.objective.signal == "logits":
+    if kind == "logits":
         return list(torch.split(outputs.logits.values, counts))
     whole = outputs.logits.log_probs()
     return [values[mask] for values, mask in zip(whole.values, whole.mask, strict=True)]
@@ -102,17 +104,21 @@ def compact(term: Term, outputs: Outputs) -> list[Tensor]:
 
 def assembled(term: Term, batch: Batch, flat: Tensor) -> Signal:
     """A batch's signal from the rows' compact ones, joined: the inverse of `compact`."""
-    if term.objective.signal == "activations":
+    return parted(term.objective.signal, _padded(term, batch, flat), batch)
+
+
+def _padded(term: Term, batch: Batch, flat: Tensor) -> Signal:
+    kind = base_of(term.objective.signal)
+    if kind == "activations":
         mask = positions_mask(batch, term.positions)
         values = flat.new_zeros(*mask.shape, *flat.shape[1:])  # (batch, t, layers, hidden)
         values[mask] = flat
         return Activations(values.transpose(1, 2), mask)
     mask = answer_mask(batch)
-    if term.objective.signal == "logits":
+    if kind == "logits":
         return AnswerLogits(flat, batch["labels"][:, 1:][mask], mask)
     values = torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
-    both = AnswerLogProbs(values, mask)
-    return halves(both) if term.objective.signal == "preference" else both
+    return AnswerLogProbs(values, mask)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """One alignment in one run folder: load a checkpoint, build the loss, train, save a plain Hugging Face folder.
 
 run.json         what decides the run
+twins.jsonl      rows that were made of the data's by exchanging opening words, where the method has such
 training/        the Trainer's own checkpoints, from which a killed run goes on; gone when it is done
 cache/           reference signals and image features; gone when it is done, unless they lie in a folder of the user's
 *.safetensors, config.json, processor_config.json, ...
@@ -9,12 +10,13 @@ training.json    the losses and notes; written last, so its presence says that t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,19 +24,21 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from unmirage.align import alternatives, checks, parts, saving
-from unmirage.align.batches import Encoded, Paired, collate_roles, encode_all
+from unmirage.align import alternatives, checks, parts, projection, saving
+from unmirage.align.batches import Encoded, Paired, collate_roles, encode_all, group_sizes
 from unmirage.align.caching import Keys, references_for, use_features
 from unmirage.align.config import AlignConfig
-from unmirage.align.data import digest, rows_of
+from unmirage.align.data import Asked, Parts, digest, parts_of
 from unmirage.align.failures import disk_errors, memory_errors
+from unmirage.align.groups import Cues
 from unmirage.align.processes import by_first, check_launch, here, is_first, on_cpu, shard_by_layer, together, unsharded
 from unmirage.align.references import Asking
 from unmirage.align.signals import Switches
 from unmirage.align.terms import terms_of
 from unmirage.align.trainer import AlignTrainer
+from unmirage.align.upweight import repeated
 from unmirage.backends.checkpoint import load_model, load_processor, revision
-from unmirage.runs import Run
+from unmirage.runs import Run, write_text
 from unmirage.schema import Query
 
 Tell = Callable[[str], None]
@@ -66,9 +70,14 @@ class Job:
         found |= {name: digest(rows) for name, rows in more.items() if rows}
         return found | ({"processes": str(here().num_processes)} if here().num_processes > 1 else {})
 
-    def rows(self, sample: Callable[[Sequence[Query]], list[str]]) -> dict[str, list[Query]]:
+    def parts(self, asked: Asked) -> Parts:
         """The rows of each role."""
-        return rows_of(self.config, self.queries, self.general, self.preferred, sample)
+        return parts_of(self.config, self.queries, self.general, self.preferred, asked)
+
+    def encoded(self, processor: Any, parts: Parts) -> dict[str, Encoded]:
+        """The rows of each role as samples."""
+        cues = Cues.of(self.config.refusal_words, self.config.compliance_words)
+        return encode_all(processor, parts.rows, self.config.max_length, cues)
 
 
 def align(
@@ -94,7 +103,7 @@ def align(
     """
     job = Job(model, config, out, cache or out / "cache", queries, general, preferred, revision(model), tell)
     check_launch()
-    checks.check_rows(job.rows(_unsampled))
+    checks.check_rows(job.parts(Asked(_unsampled, _unsampled)).rows)
     with ExitStack() as stack:
         run = by_first(
             lambda: stack.enter_context(Run.open(out, "align", config.model_dump(mode="json"), job.inputs()))
@@ -125,25 +134,62 @@ def _train(job: Job, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
     config = job.config
     with memory_errors(config), disk_errors(job.out):
         processor = load_processor(job.model)
-        data = encode_all(processor, job.rows(_unsampled), config.max_length)  # before the weights: they take longest
+        answers = alternatives.answerer(job.model, config, job.out)
+        parts_ = job.parts(Asked(_unsampled, answers))
+        data = job.encoded(processor, parts_)  # before the weights: they take longest
         start = _load(job)
-        if config.preferred == "sampled" and "preference" in data:
+        if "preference" in data and config.preferred == "sampled":
             sample = alternatives.sampler(start.network, processor, config, job.out)
-            data = encode_all(processor, job.rows(sample), config.max_length)
-        notes = [*checks.check_answers(data, config.max_length), *_doubts(data)]
+            parts_ = job.parts(Asked(sample, answers))
+            data = job.encoded(processor, parts_)
+        by_first(lambda: _keep(parts_, job.out))
+        notes = [*parts_.notes(), *checks.check_answers(data, config.max_length), *_doubts(data)]
         trainer = _trainer(job, start, processor, data, notes, callbacks)
         if is_first():
             for note in notes:
                 job.tell(note)
+        if config.finish == "project":
+            projection.check_writers(
+                data["pairs"], config.measuring()[0].layers()[0], _asking(config, start, processor)
+            )
         saving.train(trainer, job.training)
-        saving.save(trainer, processor, start.stored, job.model, job.out, config)
+        change = _projection(trainer, data, _asking(config, start, processor), config)
+        saving.save(trainer, processor, start.stored, job.model, job.out, config, change)
     counts = {role: len(part) for role, part in data.items()}
-    return {"notes": notes, "rows": counts, "history": trainer.state.log_history}
+    made = {role: one.counts() for role, one in parts_.made.items()}
+    return {"notes": notes, "rows": counts, "twins": made, "history": trainer.state.log_history}
+
+
+def _projection(
+    trainer: AlignTrainer, data: Mapping[str, Encoded], asking: Asking, config: AlignConfig
+) -> Callable[[saving.State], saving.State]:
+    """What finish=project does to the weights; nothing where it is not asked for."""
+    if config.finish != "project":
+        return lambda state: state
+    asking = replace(asking, model=trainer.model_wrapped)
+    (term,) = [term for term in terms_of(config) if term.objective.name == "cue-direction"]
+    (last,) = term.layers
+    direction = projection.measured(data["pairs"], term, asking)
+    names = list(projection.writers(trainer.model_wrapped, last))
+    return lambda state: projection.projected(state, names, direction)
+
+
+def _keep(parts_: Parts, out: Path) -> None:
+    """Writes down the rows that were made, once: they come from settings and data alone, or from stored answers."""
+    path = out / "twins.jsonl"
+    if parts_.made and not path.exists():
+        lines = [
+            {"role": role, "id": one.query.id, "origin": one.origin.id, "harmful": one.query.harmful, "word": one.word}
+            | {"question": one.query.question, "answer": one.query.reference}
+            for role, made in parts_.made.items()
+            for one in made.twins
+        ]
+        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _doubts(data: Mapping[str, Encoded]) -> list[str]:
-    found = checks.confounding({role: part.queries for role, part in data.items()})
-    return [found] if found else []
+    confounded = checks.confounding({role: part.queries for role, part in data.items()})
+    return [note for note in (confounded, checks.uneven(data["pairs"]) if "pairs" in data else None) if note]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +228,8 @@ def _trainer(
     config, asking = job.config, _asking(job.config, start, processor)
     terms, keys = terms_of(config), Keys(job.cache, job.revision)
     notes += filter(None, [use_features(data, asking, keys) if config.image_cache else None])
+    extra, told = repeated(data, asking, config, job.training)
+    notes += told + checks.empty_groups(terms, data)
     trainer = AlignTrainer(
         model=start.network,
         args=start.settings,
@@ -189,7 +237,8 @@ def _trainer(
         references=references_for(terms, data, asking, keys, config),
         ids={role: [query.id for query in part.queries] for role, part in data.items()},
         switches=asking.switches,
-        train_dataset=Paired(data, config.seed),
+        sizes={role: group_sizes(part) for role, part in data.items()},
+        train_dataset=Paired(data, config.seed, extra),
         data_collator=partial(collate_roles, padding=asking.padding),
         processing_class=processor,
         callbacks=list(callbacks),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ State = dict[str, Tensor]
 
 def train(trainer: Any, work: Path) -> None:
     """Trains to the end, from the newest saved step where there is one."""
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    if trainer.args.max_steps:
+        trainer.train(resume_from_checkpoint=last_checkpoint(work))
 
 
 def last_checkpoint(work: Path) -> str | None:
@@ -46,14 +48,25 @@ def restore(network: Any, saved: str) -> None:
     network.load_state_dict(weights)
 
 
-def save(trainer: Any, processor: Any, stored: torch.dtype, base: Path, out: Path, config: AlignConfig) -> None:
-    """Writes the trained model and its processor to `out`, from the first process, in the type it was stored in."""
+def save(
+    trainer: Any,
+    processor: Any,
+    stored: torch.dtype,
+    base: Path,
+    out: Path,
+    config: AlignConfig,
+    change: Callable[[State], State] = lambda state: state,
+) -> None:
+    """Writes the trained model and its processor to `out`, from the first process, in the type it was stored in.
+
+    `change` is made to all weights before (tune=full only).
+    """
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
         return
     network = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if config.tune == "full":
-        state = untied(network, state)
+        state = change(untied(network, state))
         state = negated(state, base, config.task_scale) if config.finish == "negate" else state
         network.save_pretrained(out, state_dict=cast(state, stored))
         network.config.dtype = stored

@@ -7,19 +7,22 @@ output head. Both can be switched off (`Switches`), with the same values and gra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmirage.align.features import Batch, bare, model_inputs, stored_tower
 
 Reduction = Literal["sum", "mean", "batch_mean"]
-Positions = Literal["answer", "text", "all"]
+Positions = Literal["answer", "text", "all", "prompt-end"]
+PairPositions = Literal["answer", "prompt-end"]
+"""Positions that a question and its twin share, however many tokens their words take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,11 @@ class Activations:
         counted = (per_position * self.mask.unsqueeze(1)).sum(dim=2) / self.mask.sum(dim=1, keepdim=True).clamp(min=1)
         return counted.mean(dim=1)
 
+    def centre(self) -> Tensor:
+        """Shape (batch, layers, hidden): the mean activation over counted positions, in float32."""
+        weights = self.mask.float() / self.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return (self.values.float() * weights[:, None, :, None]).sum(dim=2)
+
     def mean_square(self, target: Tensor) -> Tensor:
         """Shape (batch,): mean over counted positions, layers and features of the squared distance to `target`."""
         return self.mean((self.values.float() - target.float()).pow(2).mean(dim=-1))  # bf16 would round it to 3 digits
@@ -97,8 +105,44 @@ class Preference:
     rejected: AnswerLogProbs
 
 
-Signal = AnswerLogProbs | AnswerLogits | Activations | Preference
-Kind = Literal["log_probs", "logits", "activations", "preference"]
+@dataclass(frozen=True, slots=True)
+class PairedLogits:
+    """Logits for the same answer after a question (`origin`) and after its one-word twin (`twin`), token by token.
+
+    Both are of the answer tokens that both have: of one that is cut shorter, by its longer question, the other's
+    surplus is left out.
+    """
+
+    origin: AnswerLogits
+    twin: AnswerLogits
+
+
+@dataclass(frozen=True, slots=True)
+class PairedActivations:
+    """Activations of a question and of its one-word twin at the positions that both have, in the same places.
+
+    `groups` (batch,) of origins and of twins, see `groups`; None where the batch does not tell.
+    """
+
+    origin: Activations
+    twin: Activations
+    groups: tuple[Tensor, Tensor] | None = None
+
+
+Signal = AnswerLogProbs | AnswerLogits | Activations | Preference | PairedLogits | PairedActivations
+Base = Literal["log_probs", "logits", "activations"]
+Kind = Literal["log_probs", "logits", "activations", "preference", "pair-logits", "pair-activations"]
+_BASES: Mapping[Kind, Base] = {
+    "preference": "log_probs",
+    "pair-logits": "logits",
+    "pair-activations": "activations",
+}
+
+
+def base_of(kind: Kind) -> Base:
+    """What a forward pass yields for a signal; that of two samples a row is then parted."""
+    found: Any = _BASES.get(kind, kind)
+    return found  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +177,26 @@ class Outputs:
 
     def signal(self, kind: Kind, layers: Sequence[int] = (), positions: Positions = "text") -> Signal:
         """The signal that an objective reads; raises ValueError where the pass did not yield it."""
+        return parted(kind, self._base(base_of(kind), layers, positions), self.batch)
+
+    def _base(self, kind: Base, layers: Sequence[int], positions: Positions) -> Signal:
         if kind == "activations":
             values = torch.stack([self.hidden[layer] for layer in layers], dim=1)
             return Activations(values, positions_mask(self.batch, positions))
         if self.logits is None:
             raise ValueError("this forward pass yielded no logits")
-        if kind == "logits":
-            return self.logits
-        return self.logits.log_probs() if kind == "log_probs" else halves(self.logits.log_probs())
+        return self.logits if kind == "logits" else self.logits.log_probs()
+
+
+def parted(kind: Kind, signal: Signal, batch: Batch) -> Signal:
+    """The signal of a batch of two samples a row as that of two batches; any other as it is."""
+    if kind == "preference" and isinstance(signal, AnswerLogProbs):
+        return halves(signal)
+    if kind == "pair-logits" and isinstance(signal, AnswerLogits):
+        return halves_of_logits(signal)
+    if kind == "pair-activations" and isinstance(signal, Activations):
+        return halves_of_activations(signal, batch.get("group"))
+    return signal
 
 
 def halves(both: AnswerLogProbs) -> Preference:
@@ -148,6 +204,46 @@ def halves(both: AnswerLogProbs) -> Preference:
     n = len(both.values) // 2
     chosen, rejected = AnswerLogProbs(both.values[:n], both.mask[:n]), AnswerLogProbs(both.values[n:], both.mask[n:])
     return Preference(chosen, rejected)
+
+
+def halves_of_logits(both: AnswerLogits) -> PairedLogits:
+    """A batch of n questions followed by their n twins, parted, with the answer tokens that both of a pair have."""
+    n = len(both.mask) // 2
+    first, second = both.mask[:n], both.mask[n:]
+    cut = int(first.sum())
+    origin = AnswerLogits(both.values[:cut], both.labels[:cut], first)
+    twin = AnswerLogits(both.values[cut:], both.labels[cut:], second)
+    shared = torch.minimum(first.sum(dim=1), second.sum(dim=1))
+    return PairedLogits(_beginning(origin, shared), _beginning(twin, shared))
+
+
+def _beginning(logits: AnswerLogits, counts: Tensor) -> AnswerLogits:
+    """The first tokens of each answer, as many as `counts` (batch,) says."""
+    mask = leading(logits.mask, counts)
+    kept = mask[logits.mask]
+    return AnswerLogits(logits.values[kept], logits.labels[kept], mask)
+
+
+def leading(mask: Tensor, counts: Tensor) -> Tensor:
+    """The first True places of each row of `mask` (batch, t), as many as `counts` (batch,) says."""
+    return mask & (mask.cumsum(dim=1) <= counts.unsqueeze(1))
+
+
+def halves_of_activations(both: Activations, groups: Tensor | None = None) -> PairedActivations:
+    """A batch of n questions followed by their n twins, parted, with the positions that both of a pair have."""
+    n = len(both.values) // 2
+    first, second = both.mask[:n], both.mask[n:]
+    shared = torch.minimum(first.sum(dim=1), second.sum(dim=1))
+    origin, twin = _packed(both.values[:n], first, shared), _packed(both.values[n:], second, shared)
+    return PairedActivations(origin, twin, None if groups is None else (groups[:n], groups[n:]))
+
+
+def _packed(values: Tensor, mask: Tensor, counts: Tensor) -> Activations:
+    """The positions that count moved to the front, the first `counts` of each row."""
+    width = max(1, int(counts.max()))
+    front = mask.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+    at = front[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
+    return Activations(values.gather(2, at), torch.arange(width, device=mask.device) < counts.unsqueeze(1))
 
 
 def read(model: nn.Module, batch: Batch, wanted: Wanted, switches: Switches | None = None) -> Outputs:
@@ -193,7 +289,10 @@ def layer_activations(model: nn.Module, batch: Batch, layer: int, positions: Pos
 
 
 def positions_mask(batch: Batch, positions: Positions) -> Tensor:
-    """Which positions count, (batch, t): answer tokens, text (no image tokens, no padding), or all but padding."""
+    """Which positions count, (batch, t): answer tokens, text (no image tokens, no padding), or all but padding.
+
+    "prompt-end" is the one before the answer, which predicts its first token.
+    """
     attended: Tensor = batch["attention_mask"].bool()
     labels: Tensor = batch["labels"]
     pictures: Tensor = batch["image_mask"]
@@ -204,7 +303,9 @@ def positions_mask(batch: Batch, positions: Positions) -> Tensor:
             return attended & ~pictures
         case "all":
             return attended
-    raise ValueError(f"positions is 'answer', 'text' or 'all', not {positions!r}")
+        case "prompt-end":
+            return leading(F.pad(answer_mask(batch), (0, 1)), torch.ones_like(labels[:, 0]))
+    raise ValueError(f"positions is 'answer', 'text', 'all' or 'prompt-end', not {positions!r}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmirage.align.config import AlignConfig
 from unmirage.align.objectives import Objective
-from unmirage.align.signals import Outputs, Positions, Signal, Wanted
+from unmirage.align.signals import Outputs, Positions, Signal, Wanted, base_of
 from unmirage.align.weights import Weight
 
 
@@ -31,7 +31,7 @@ class Term:
     @property
     def layers(self) -> tuple[int, ...]:
         """The decoder layers it reads."""
-        if self.objective.signal != "activations":
+        if base_of(self.objective.signal) != "activations":
             return ()
         return tuple(self.config.layers) if hasattr(self.config, "layers") else (self.config.layer,)
 
@@ -49,15 +49,20 @@ class Term:
     @property
     def wanted(self) -> Wanted:
         """What a forward pass must yield for it."""
-        return Wanted(self.objective.signal != "activations", frozenset(self.layers))
+        return Wanted(base_of(self.objective.signal) != "activations", frozenset(self.layers))
 
     def signal(self, outputs: Outputs) -> Signal:
         """What its objective reads of a forward pass."""
         return outputs.signal(self.objective.signal, self.layers, self.positions)
 
+    def losses(self, outputs: Outputs, reference: Signal | None) -> Tensor:
+        """The objective of each row, shape (batch,)."""
+        found: Tensor = self.objective.function(self.signal(outputs), reference, self.config)
+        return found
+
     def loss(self, outputs: Outputs, reference: Signal | None) -> Tensor:
-        """The mean of the objective over the samples, without the weight."""
-        return self.objective.function(self.signal(outputs), reference, self.config).mean()
+        """The mean of the objective over the rows, without the weight."""
+        return self.losses(outputs, reference).mean()
 
 
 def wanted_by(terms: Sequence[Term]) -> Wanted:

@@ -13,12 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
 from unmirage.align.features import Batch
+from unmirage.align.groups import GROUPS
 from unmirage.align.processes import agree, together
 from unmirage.align.references import Reference
 from unmirage.align.saving import restore
 from unmirage.align.signals import Outputs, Switches, read
 from unmirage.align.terms import Term, wanted_by
-from unmirage.align.weights import DualWeights
+from unmirage.align.weights import DualWeights, GroupWeights
 from unmirage.errors import UserError
 
 T = TypeVar("T")
@@ -35,23 +36,34 @@ class AlignTrainer(Trainer):  # type: ignore[misc]
         terms: Sequence[Term],
         references: Mapping[str, Reference],
         ids: Mapping[str, Sequence[str]],
+        sizes: Mapping[str, Sequence[int]] | None = None,
         switches: Switches | None = None,
         **kwargs: Any,
     ) -> None:
-        """`references` and `ids` (of the queries, by row) are by role; everything else goes to the base class."""
+        """`references`, `ids` (of the queries, by row) and `sizes` (of the groups of rows, for terms that average over
+        these) are by role; everything else goes to the base class.
+        """
         super().__init__(**kwargs)
         self.terms, self.references, self.ids = list(terms), references, ids
         self.switches = switches or Switches()
+        self.sizes = sizes or {}
         self.add_callback(DualWeights())
+        self.add_callback(GroupWeights())
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
         self._batch: Mapping[str, Batch] = {}
         self._constrained: dict[int, list[Tensor]] = defaultdict(list)
+        self._grouped: dict[int, list[Tensor]] = defaultdict(list)
 
     @property
     def duals(self) -> DualWeights:
         """The dual variables; found anew, since the Trainer replaces its callbacks when it resumes."""
         return next(one for one in self.callback_handler.callbacks if isinstance(one, DualWeights))
+
+    @property
+    def group_weights(self) -> GroupWeights:
+        """The weights of groups of rows; found anew, as `duals`."""
+        return next(one for one in self.callback_handler.callbacks if isinstance(one, GroupWeights))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Batch], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -79,11 +91,26 @@ class AlignTrainer(Trainer):  # type: ignore[misc]
         losses = []
         for numbers in groups:
             outputs = read(model, batch, wanted_by([terms[number] for number in numbers]), self.switches)
-            losses += [(number, self._loss(terms[number], outputs, reference)) for number in numbers]
+            losses += [(number, self._loss(number, outputs, reference)) for number in numbers]
         return losses
 
-    def _loss(self, term: Term, outputs: Outputs, reference: Any) -> Tensor:
-        return term.loss(outputs, reference(term) if term.needs_reference else None)
+    def _loss(self, number: int, outputs: Outputs, reference: Any) -> Tensor:
+        term = self.terms[number]
+        losses = term.losses(outputs, reference(term) if term.needs_reference else None)
+        return losses.mean() if term.weight.average == "rows" else self._over_groups(number, losses, outputs.batch)
+
+    def _over_groups(self, number: int, losses: Tensor, batch: Batch) -> Tensor:
+        """The weighted sum of the groups' mean losses, each over the rows that all processes have of it.
+
+        Scaled so that the mean over the processes, which is what the gradients get, is that sum.
+        """
+        groups = batch["group"][: len(losses)]  # of a pair, the origin's
+        sums = losses.new_zeros(len(GROUPS)).index_add(0, groups, losses)
+        counts = self._sum(torch.bincount(groups, minlength=len(GROUPS)).to(losses))
+        self._grouped[number].append(torch.stack([self._sum(sums.detach()), counts]))
+        weights = losses.new_tensor(self.group_weights.get(number, self.sizes[self.terms[number].role]))
+        found: Tensor = (weights * sums / counts.clamp(min=1)).sum() * self.args.world_size
+        return found
 
     def _factor(self, number: int) -> float:
         progress = self.state.global_step / max(1, self.state.max_steps)
@@ -97,6 +124,8 @@ class AlignTrainer(Trainer):  # type: ignore[misc]
             self._counts[term.name] += 1
             if term.weight.schedule == "dual":
                 self._raise(number, part)
+            if term.weight.average == "groups" and self.accelerator.sync_gradients:
+                self._weigh_groups(number)
 
     def _raise(self, number: int, part: Tensor) -> None:
         """Dual ascent once a step, by the mean loss of all its batches in all processes."""
@@ -104,6 +133,12 @@ class AlignTrainer(Trainer):  # type: ignore[misc]
         if self.accelerator.sync_gradients:
             mean = self._mean(torch.stack(self._constrained.pop(number)).mean()).item()
             self.duals.observe(number, self.terms[number].weight, mean)
+
+    def _weigh_groups(self, number: int) -> None:
+        """One step of ascent of a term's group weights, by the mean losses of all batches of the step."""
+        sums, counts = torch.stack(self._grouped.pop(number)).sum(dim=0).tolist()
+        losses = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
+        self.group_weights.observe(number, self.terms[number].weight.rate, losses)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds each part's mean since the last log, over all processes."""
@@ -115,11 +150,21 @@ class AlignTrainer(Trainer):  # type: ignore[misc]
         self._sums.clear()
         self._counts.clear()
         duals = {f"weight/{self.terms[int(n)].name}": value for n, value in self.duals.values.items()}
-        super().log({**logs, **parts, **duals}, *args, **kwargs)
+        groups = {
+            f"weight/{self.terms[int(n)].name}/{name}": value
+            for n, values in self.group_weights.values.items()
+            for name, value in zip(GROUPS, values, strict=True)
+        }
+        super().log({**logs, **parts, **duals, **groups}, *args, **kwargs)
 
     def _mean(self, values: Tensor) -> Tensor:
         """The mean over all processes."""
         found: Tensor = self.accelerator.reduce(values.to(self.args.device), "mean")
+        return found
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes; a tensor of its own."""
+        found: Tensor = self.accelerator.reduce(values.clone(), "sum")
         return found
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -3,7 +3,8 @@
 The files are those of `unmirage.datasets.one_word_attack`: VLGuard's rows with a new wording in the place of the
 question, an id once for each of K shots. Each wording becomes a `Variant` with `edit="paraphrase"`, as that is what
 they are, under an attack named after the file ("official:what-3shot") and with its place among the K as shot. A wording
-that cannot be a variant (empty, or the question itself) leaves its shot empty, and is told, as the denominator is.
+that repeats its question is asked like the others, as the published denominators count it, and such questions are told.
+An empty one leaves its shot empty and is told too, as the denominator is.
 """
 
 from __future__ import annotations
@@ -53,8 +54,6 @@ def _variants(attack: str, queries: Sequence[Query], found: Found, unused: Count
             words = text.split()
             if not words:
                 unused["empty"] += 1
-            elif words == query.question.split():
-                unused["the same as the question"] += 1
             else:
                 yield Variant(
                     origin=query, question=text.strip(), attack=attack, word=words[0], shot=shot, edit="paraphrase"
@@ -66,7 +65,7 @@ def _told(attack: str, queries: Sequence[Query], found: Found, made: Sequence[Va
     asked = [query.id for query in queries if _kind(query.id) in kinds]
     having = {variant.origin.id for variant in made}
     lacking = [name for name in asked if name not in having]
-    parts = [f"{len(made)} {attack} of {len(having)} of {len(asked)} questions"]
+    parts = [f"{len(made)} {attack} of {len(having)} of {len(asked)} questions", *_own(made)]
     if lacking:
         shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
         parts.append(f"{len(lacking)} have none: {shown}")
@@ -76,6 +75,18 @@ def _told(attack: str, queries: Sequence[Query], found: Found, made: Sequence[Va
     if unused:
         parts.append("not used: " + ", ".join(f"{count} {why}" for why, count in sorted(unused.items())))
     return "; ".join(parts)
+
+
+def _own(made: Sequence[Variant]) -> Iterator[str]:
+    """How many questions nothing is done to, as all of their wordings, or some, repeat them."""
+    same: dict[str, set[bool]] = {}
+    for variant in made:
+        same.setdefault(variant.origin.id, set()).add(variant.is_origin)
+    whole, partly = (sum(found == kind for found in same.values()) for kind in ({True}, {True, False}))
+    if whole:
+        yield f"{whole} {'question is its' if whole == 1 else 'questions are their'} own rewrite"
+    if partly:
+        yield f"{partly} {'question is' if partly == 1 else 'questions are'} repeated by some of the rewrites"
 
 
 def _kind(name: str) -> str:

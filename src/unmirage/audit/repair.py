@@ -22,6 +22,7 @@ from unmirage.audit.store import WEIGHT, Change, Item, open_store
 from unmirage.audit.table import Source
 from unmirage.audit.words import Ints, Vocabulary
 from unmirage.datasets.files import image_folder
+from unmirage.datasets.marks import MARK, is_marked
 from unmirage.errors import UserError
 
 MOST_COPIES = 20
@@ -53,7 +54,16 @@ def repair_data(source: Source, settings: Settings, method: str, copies: bool, o
         told = _rebalance(store.items, store.write, copies, out)
     else:
         told = _counterfactual(store.items, store.write, out)
+    told += _marks_told(store.rows, out)
     return Repaired(audit_data(_written(source, out, weighted=method == "rebalance" and not copies), settings), told)
+
+
+def _marks_told(rows: Sequence[object], out: Path) -> list[str]:
+    """What is made of a marked row is a copy of it with its mark; that this ends every training is worth a word."""
+    count = sum(map(is_marked, rows))
+    if not count:
+        return []
+    return [f"{count} rows say {MARK!r}: false, and so does what was made of them: {out} must not be trained on."]
 
 
 def _written(source: Source, out: Path, *, weighted: bool) -> Source:

@@ -1,17 +1,19 @@
-"""Greedy generation from inputs however made: when a row ends, what it says, and going on with those that have not."""
+"""Generation from inputs however made: when a row ends, what it says, and going on with those that have not."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria
+from transformers import LogitsProcessor, StoppingCriteria
 
 from unmirage.backends.protocol import Reply, Settled
 from unmirage.backends.stored import take_rows
+from unmirage.schema import content_hash
 
 _FULL = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
 """How torch words it where it raises no error of its own kind for it."""
@@ -49,19 +51,62 @@ def end_tokens(model: Any) -> list[int]:
     return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
 
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How answers are drawn: the temperature, and for each row what names its own stream of random numbers."""
+
+    temperature: float
+    streams: Sequence[str]
+
+    def processors(self, rows: Sequence[int], start: int) -> list[LogitsProcessor]:
+        """What `generate` is given for these rows, whose prompts have `start` columns."""
+        return [Noise(self.temperature, [self.streams[row] for row in rows], start)]
+
+
+class Noise(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Makes the greedy choice a draw from softmax(logits / temperature): adds Gumbel noise to logits / temperature.
+
+    The noise is a function of a row's stream and of how many tokens its answer has (argmax of perturbed logits: Gumbel
+    1954; Maddison et al. 2014, arXiv 1411.0030, section 2), so that neither the batch nor a resumption changes a draw.
+    """
+
+    def __init__(self, temperature: float, streams: Sequence[str], start: int) -> None:
+        self._temperature, self._streams, self._start = temperature, streams, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Perturbed scores of the next token, shape (rows, vocabulary)."""
+        place, size = input_ids.shape[1] - self._start, scores.shape[1]
+        noise = torch.stack([_gumbel(stream, place, size) for stream in self._streams])
+        return scores.float() / self._temperature + noise.to(scores.device)
+
+
+def _gumbel(stream: str, place: int, size: int) -> Tensor:
+    """Standard Gumbel noise, shape (size,); drawn on the CPU, so that it is the same on every device."""
+    generator = torch.Generator().manual_seed(int(content_hash(stream, place)[:15], 16))
+    return -torch.empty(size).exponential_(generator=generator).log()
+
+
 def replies(
-    model: Any, processor: Any, inputs: Any, most: int, settled: Settled | None, *, thin: bool = False
+    model: Any,
+    processor: Any,
+    inputs: Any,
+    most: int,
+    settled: Settled | None,
+    *,
+    thin: bool = False,
+    drawing: Drawing | None = None,
 ) -> list[Reply]:
     """Answers of at most `most` tokens to the rows of `inputs`, each ended as soon as `settled` is true of it.
 
-    With `thin`, rows that have ended are taken out when they are half of all; the model must be known to go on from
-    stored keys and values.
+    Greedy, or drawn as `drawing` says. With `thin`, rows that have ended are taken out when they are half of all; the
+    model must be known to go on from stored keys and values.
     """
     start, ends = inputs["input_ids"].shape[1], end_tokens(model)
     rows, found = list(range(len(inputs["input_ids"]))), dict[int, Reply]()
     while rows:
         watch = Watch(processor, ends, start, most, settled, thin=thin and len(rows) > _FEW)
         left = start + most - inputs["input_ids"].shape[1]
+        drawn = {"logits_processor": drawing.processors(rows, start)} if drawing else {}
         with torch.inference_mode():
             out = model.generate(
                 **inputs,
@@ -69,6 +114,7 @@ def replies(
                 max_new_tokens=left,
                 stopping_criteria=[watch],
                 return_dict_in_generate=True,
+                **drawn,
             )
             now = watch.replies(out.sequences[:, start:])
             found |= {rows[place]: reply for place, reply in now.items()}

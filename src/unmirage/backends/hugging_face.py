@@ -9,17 +9,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmirage.backends.checkpoint import load_checkpoint, revision
+from unmirage.backends.manner import USUAL, Manner, check_forced
 from unmirage.backends.prompts import Prompt, adds_special_tokens, image_bytes, open_image, turns
 from unmirage.backends.protocol import Reply, Settled
 from unmirage.errors import UserError
 from unmirage.schema import content_hash
 
 if TYPE_CHECKING:
+    from unmirage.backends.decoding import Drawing
     from unmirage.backends.prefix import PrefixSharing
 
 _TOO_LITTLE_MEMORY = (
@@ -33,8 +36,9 @@ class HuggingFaceBackend:
 
     The weights are loaded when the first prompt is rendered, so a run that has all its answers never loads them. Runs
     on a GPU where there is one. With `share_prefix`, prompts about one picture that stand beside one another share what
-    they have in common, where a check shows that this model's answers stay the same. `notes` holds what a user should
-    know of how it went; each is also given to `tell` when it comes up.
+    they have in common, where a check shows that this model's answers stay the same. `manner` has answers drawn or
+    their beginning forced; a drawn answer too does not depend on what is asked with it. `notes` holds what a user
+    should know of how it went; each is also given to `tell` when it comes up.
     """
 
     def __init__(
@@ -44,19 +48,22 @@ class HuggingFaceBackend:
         batch_size: int = 64,
         max_new_tokens: int = 64,
         share_prefix: bool = True,
+        manner: Manner = USUAL,
         tell: Callable[[str], object] = warnings.warn,
     ) -> None:
         """Reads the checkpoint's revision; raises UserError where the folder does not hold one."""
         self.folder = folder
-        self.batch_size = batch_size
+        self.batch_size, self.manner = batch_size, manner
         self.notes: list[str] = []
         self._room, self._share, self._tell = batch_size, share_prefix, tell
         self.settings = {"do_sample": False, "max_new_tokens": max_new_tokens}
-        self.identity = {"revision": revision(folder), **self.settings}
+        self.identity = {"revision": revision(folder), **self.settings, **manner.identity}
 
     def render(self, prompt: Prompt) -> str:
-        """The prompt as the model's chat template writes it."""
-        text: str = self.processor.apply_chat_template(turns(prompt), tokenize=False, add_generation_prompt=True)
+        """The prompt as the model's chat template writes it, with the forced beginning of its answer, if any."""
+        forced = self.manner.prefix
+        how = {"continue_final_message": True} if forced else {"add_generation_prompt": True}
+        text: str = self.processor.apply_chat_template(turns(prompt, forced or None), tokenize=False, **how)
         return text
 
     def key(self, prompt: Prompt) -> str:
@@ -141,7 +148,16 @@ class HuggingFaceBackend:
         most = self.settings["max_new_tokens"]
         shared = self._sharing.inputs(prompts, most) if self._share else None
         inputs = shared or self._inputs(prompts).to(self.model.device)
-        return replies(self.model, self.processor, inputs, most, settled, thin=shared is not None)
+        thin, drawing = shared is not None, self._drawing(prompts)
+        found = replies(self.model, self.processor, inputs, most, settled, thin=thin, drawing=drawing)
+        return [replace(reply, text=self.manner.shown(reply.text)) for reply in found]
+
+    def _drawing(self, prompts: Sequence[Prompt]) -> Drawing | None:
+        """What each answer is drawn by: its key, which holds temperature and seed."""
+        from unmirage.backends.decoding import Drawing
+
+        manner = self.manner
+        return Drawing(manner.temperature, [self.key(one) for one in prompts]) if manner.samples else None
 
     def _inputs(self, prompts: Sequence[Prompt]) -> Any:
         texts = [self.render(prompt) for prompt in prompts]
@@ -149,7 +165,10 @@ class HuggingFaceBackend:
         with _rejecting(prompts):
             images = [[image] for prompt in prompts if (image := open_image(prompt)) is not None]
             pictures = {"images": images} if images else {}  # a list for each prompt: not all families take a flat one
-            return self.processor(text=texts, **pictures, padding=True, return_tensors="pt", add_special_tokens=special)
+            made = self.processor(text=texts, **pictures, padding=True, return_tensors="pt", add_special_tokens=special)
+        if self.manner.prefix:
+            check_forced(self.processor, made["input_ids"][0], self.manner.prefix)
+        return made
 
 
 class _RejectedError(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from unmirage.backends.manner import USUAL, Manner
 from unmirage.backends.messages import messages
 from unmirage.backends.prompts import Prompt, image_bytes
 from unmirage.backends.protocol import Reply, Settled
@@ -18,16 +19,30 @@ from unmirage.servers import Chat, ChatServer
 class OpenAIServerBackend:
     """Answers prompts through a server, greedily (temperature 0, a fixed seed), at most `max_new_tokens` tokens each.
 
+    With a temperature above 0 in `manner`, temperature and seed go to the server; whether it minds the seed is its own
+    affair. The beginning of an answer cannot be forced there.
     What the weights behind a model's name are, only the server knows: the identity holds the name and what the server
     tells of it, not the address, so that a run can go on with the same model at another port.
     """
 
     def __init__(
-        self, server: ChatServer, *, max_new_tokens: int = 64, seed: int = 0, known: Mapping[str, Any] = {}
+        self,
+        server: ChatServer,
+        *,
+        max_new_tokens: int = 64,
+        seed: int = 0,
+        manner: Manner = USUAL,
+        known: Mapping[str, Any] = {},
     ) -> None:
-        """Nothing is sent yet. `known`: the identity in the run that is gone on with, where there is one."""
+        """Nothing is sent yet. `known`: the identity in the run that is gone on with, where there is one.
+
+        Raises UserError where `manner` forces the beginning of answers.
+        """
+        manner.refuse_prefix("openai_server")
         self.server = server
-        self.settings = {"temperature": 0, "seed": seed, "max_tokens": max_new_tokens}
+        self.settings: dict[str, float] = {"temperature": 0, "seed": seed, "max_tokens": max_new_tokens}
+        if manner.samples:
+            self.settings |= {"temperature": manner.temperature, "seed": manner.seed}
         self._known = known
         self._remembered = False
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unmirage.backends.manner import Manner
 from unmirage.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class AskingOptions:
     `batch_size` holds for models in this process; `concurrency` (requests at once) and `timeout` (seconds for each
     attempt) hold for a server. `adapter` is a LoRA adapter's folder, for `vllm` alone: `hugging_face` takes such a
     folder as its model. `share_prefix` holds for `hugging_face`. `run`: the folder of the run, which knows the server
-    with which it began.
+    with which it began. `temperature`, `sample_seed`, `answer_prefix` and `show_prefix`: see `Manner`.
     """
 
     backend: BackendName | None = None
@@ -42,6 +43,15 @@ class AskingOptions:
     adapter: Path | None = None
     share_prefix: bool = True
     run: Path | None = None
+    temperature: float = 0.0
+    sample_seed: int = 0
+    answer_prefix: str = ""
+    show_prefix: bool = True
+
+    @property
+    def manner(self) -> Manner:
+        """How answers are generated; raises UserError for a temperature or a beginning that is none."""
+        return Manner(self.temperature, self.sample_seed, self.answer_prefix, self.show_prefix)
 
     @property
     def name(self) -> BackendName:
@@ -73,6 +83,7 @@ def open_backend(model: str, options: AskingOptions = AskingOptions()) -> Backen
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
         share_prefix=options.share_prefix,
+        manner=options.manner,
         tell=_note,
     )
 
@@ -87,7 +98,9 @@ def _server(model: str, options: AskingOptions) -> Backend:
     from unmirage.servers import ChatServer
 
     server = ChatServer(options.server or "", model, concurrency=options.concurrency, timeout=options.timeout)
-    return OpenAIServerBackend(server, max_new_tokens=options.max_new_tokens, known=_known(options.run))
+    return OpenAIServerBackend(
+        server, max_new_tokens=options.max_new_tokens, manner=options.manner, known=_known(options.run)
+    )
 
 
 def _known(run: Path | None) -> Mapping[str, Any]:
@@ -109,4 +122,5 @@ def _vllm(model: str, options: AskingOptions) -> Backend:
         adapter=options.adapter,
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
+        manner=options.manner,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unmirage.backends.checkpoint import adapted, revision
+from unmirage.backends.manner import USUAL, Manner
 from unmirage.backends.messages import messages
 from unmirage.backends.prompts import Prompt, image_bytes
 from unmirage.backends.protocol import Reply, Settled
@@ -43,9 +44,13 @@ class VllmBackend:
         adapter: Path | None = None,
         batch_size: int = 64,
         max_new_tokens: int = 64,
+        manner: Manner = USUAL,
         engine: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises UserError where vLLM is missing, the folder holds no checkpoint, or the adapter cannot be applied."""
+        """Raises UserError where vLLM is missing, the folder holds no checkpoint, the adapter cannot be applied, or
+        `manner` forces the beginning of answers.
+        """
+        manner.refuse_prefix("vllm")
         _check_installed()
         base = adapted(folder)
         if base and adapter:
@@ -53,6 +58,8 @@ class VllmBackend:
         self.folder, self.adapter = base or folder, adapter or (folder if base else None)
         self.batch_size, self.engine = batch_size, dict(engine or {})
         self.settings = {"temperature": 0.0, "max_tokens": max_new_tokens, "seed": 0}
+        if manner.samples:
+            self.settings |= {"temperature": manner.temperature, "seed": manner.seed}
         self.identity = self._identity(revision(folder))
         if self.adapter:
             check_adapter(self.adapter, self.folder)

@@ -31,6 +31,7 @@ from unmirage.datasets import (
 )
 from unmirage.datasets.catalog import About
 from unmirage.datasets.loaded import LoadedData, Problem
+from unmirage.datasets.marks import MARK, marked
 from unmirage.errors import UserError
 
 __all__ = ["FORMATS", "LoadedData", "Loader", "Problem", "about", "check_training", "load"]
@@ -127,11 +128,22 @@ def about(format: str) -> About | None:
     return found if isinstance(found, About) else None
 
 
-def check_training(format: str) -> None:
-    """Raise UserError where the authors of a format's data set forbid to train on it."""
+def check_training(format: str, *paths: Path | None) -> None:
+    """Raise UserError where the authors of a format's data set forbid to train on it, or rows at a path are so marked.
+
+    The mark is what `unmirage data convert` gives to every row of such a set, see `unmirage.datasets.marks`.
+    """
     known = about(format)
     if known is not None and not known.training:
         raise UserError(
             f"{known.title.partition(':')[0]} (format {format}) must not be trained on, say its authors "
             f"({known.page}); evaluate on it, and give other training data."
         )
+    for found in map(marked, filter(None, paths)):
+        if found is not None:
+            file, row = found
+            raise UserError(
+                f"{file}, row {row} (counting from 0), field {MARK!r}: it is false, as the authors of the set that the "
+                "file was converted from forbid to train on it; evaluate on it, and give other training data. With "
+                f"their leave, take the field {MARK!r} out of the rows."
+            )

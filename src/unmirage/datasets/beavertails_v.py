@@ -11,11 +11,10 @@ Two formats with equal ids: `beavertails-v` has the safer answer as reference (o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import StrictStr
 
 from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.columnar import (
@@ -28,8 +27,10 @@ from unmirage.datasets.columnar import (
     table_reader,
     the_shards,
 )
-from unmirage.datasets.loaded import LoadedData
+from unmirage.datasets.files import Words
+from unmirage.datasets.loaded import LoadedData, Note
 from unmirage.datasets.safety import Columns, check_rows
+from unmirage.datasets.streaming import Opened, in_steps
 from unmirage.datasets.words import truth
 from unmirage.errors import UserError
 from unmirage.schema import Text
@@ -50,7 +51,7 @@ PAIR = ("response_1", "response_2")
 class Row(Columns):
     """What both sets have."""
 
-    question: StrictStr
+    question: Words
     image: str | None
     category: Text
     image_severity: Any = None
@@ -59,8 +60,8 @@ class Row(Columns):
 class Pair(Row):
     """A question with two answers, the safer of which is named."""
 
-    response_1: StrictStr
-    response_2: StrictStr
+    response_1: Words
+    response_2: Words
     safer_response_id: Text
     is_response_1_safe: Any = None
     is_response_2_safe: Any = None
@@ -76,7 +77,7 @@ class Pair(Row):
 class Single(Row):
     """A question with one answer."""
 
-    response: StrictStr
+    response: Words
     is_response_safe: Any
 
 
@@ -113,6 +114,20 @@ def load(
     return _load(True, path, name, images, split, strict, verify_images, require_images)
 
 
+def stream(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    images: str | Path | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    require_images: bool = True,
+) -> Opened:
+    """Read row by row, with only ids and names of pictures in memory; otherwise as `load`."""
+    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
+    return in_steps(reader, _read(reader, True, Path(path), split))
+
+
 def load_rejected(
     path: str | Path,
     name: str | None = None,
@@ -127,6 +142,20 @@ def load_rejected(
     return _load(False, path, name, images, split, strict, verify_images, require_images)
 
 
+def stream_rejected(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    images: str | Path | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    require_images: bool = True,
+) -> Opened:
+    """Read row by row, with only ids and names of pictures in memory; otherwise as `load_rejected`."""
+    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
+    return in_steps(reader, _read(reader, False, Path(path), split))
+
+
 def _load(
     safer: bool,
     path: str | Path,
@@ -137,38 +166,52 @@ def _load(
     verify_images: bool,
     require_images: bool,
 ) -> LoadedData:
-    path, told = Path(path), _Told()
-    reader = table_reader(path, name, images, split, strict, verify_images, require_images)
+    reader = table_reader(Path(path), name, images, split, strict, verify_images, require_images)
+    for _ in _read(reader, safer, Path(path), split):
+        pass
+    return reader.loaded()
+
+
+def _read(reader: TableReader, safer: bool, path: Path, split: str | None) -> Iterator[None]:
+    """Read all rows, pausing after each."""
+    told = _Told()
     for shard in the_shards(path, split, WHAT):
         model = _model(shard)
         if model is None:
             _refuse(shard)
-        _ask(reader, shard, model or Pair, safer, told)
+        yield from _ask(reader, shard, model or Pair, safer, told)
     reader.done(path)
     _tell(reader, safer, told)
-    return reader.loaded()
 
 
-def _ask(reader: TableReader, shard: Shard, model: type[Pair] | type[Single], safer: bool, told: _Told) -> None:
+def _ask(
+    reader: TableReader, shard: Shard, model: type[Pair] | type[Single], safer: bool, told: _Told
+) -> Iterator[None]:
     # A file that was taken out of its category's folder keeps its ids.
     key = shard.key.rpartition("/")[2]
     for number, raw in reader.rows(shard, "image"):
         row = reader.row(model, number, raw)
-        if row is None:
-            continue
-        found = _of_pair(reader, number, row, safer) if isinstance(row, Pair) else _of_single(reader, number, row)
-        if found is None:
-            continue
-        text, safe = found
-        if isinstance(row, Single) and safe is not safer:
-            text = None
-            told.none += 1
-        told.unsafe += bool(text) and safer and safe is False
-        more: dict[str, Any] = {"reference": text, "subset": row.category}
-        reader.ask(number, f"{row.category}/{key}/{number}", row.question, row.image, harmful=True, **more)
+        found = _answer(reader, number, row, safer, told) if row is not None else None
+        if row is not None and found is not None:
+            more: dict[str, Any] = {"reference": found or None, "subset": row.category}
+            reader.ask(number, f"{row.category}/{key}/{number}", row.question, row.image, harmful=True, **more)
+        yield
 
 
-def _of_pair(reader: TableReader, number: int, row: Pair, safer: bool) -> tuple[str | None, bool | None] | None:
+def _answer(reader: TableReader, number: int, row: Pair | Single, safer: bool, told: _Told) -> str | None:
+    """The wanted answer, empty where the row has none; None, which is reported, where that cannot be told."""
+    found = _of_pair(reader, number, row, safer) if isinstance(row, Pair) else _of_single(reader, number, row)
+    if found is None:
+        return None
+    text, safe = found
+    if isinstance(row, Single) and safe is not safer:
+        told.none += 1
+        return ""
+    told.unsafe += bool(text) and safer and safe is False
+    return text
+
+
+def _of_pair(reader: TableReader, number: int, row: Pair, safer: bool) -> tuple[str, bool | None] | None:
     """The wanted one of two answers and whether it is safe, None where none is named, which is reported."""
     digits = row.safer_response_id.removesuffix(".0").rpartition("_")[2]
     if digits not in ("1", "2"):
@@ -176,16 +219,16 @@ def _of_pair(reader: TableReader, number: int, row: Pair, safer: bool) -> tuple[
         reader.report(number, "safer_response_id", "bad-choice", what, "write 1 or 2, or leave the row out")
         return None
     at = digits if safer else ("2" if digits == "1" else "1")
-    return getattr(row, f"response_{at}").strip() or None, truth(getattr(row, f"is_response_{at}_safe"))
+    return getattr(row, f"response_{at}").strip(), truth(getattr(row, f"is_response_{at}_safe"))
 
 
-def _of_single(reader: TableReader, number: int, row: Single) -> tuple[str | None, bool | None] | None:
+def _of_single(reader: TableReader, number: int, row: Single) -> tuple[str, bool | None] | None:
     safe = truth(row.is_response_safe)
     if safe is None:
         what = f"{row.is_response_safe!r} says neither yes nor no"
         reader.report(number, "is_response_safe", "bad-label", what, "write yes or no, or leave the row out")
         return None
-    return row.response.strip() or None, safe
+    return row.response.strip(), safe
 
 
 def _tell(reader: TableReader, safer: bool, told: _Told) -> None:
@@ -196,7 +239,9 @@ def _tell(reader: TableReader, safer: bool, told: _Told) -> None:
         )
     if told.none:
         kind = "not safe" if safer else "safe"
-        reader.warnings.append(f"{reader.file}: {told.none} rows have only an answer that is {kind}, and no reference.")
+        reader.warnings.append(
+            Note(f"{reader.file}: {told.none} rows have only an answer that is {kind}, and no reference.")
+        )
 
 
 def _refuse(shard: Shard) -> None:

@@ -19,7 +19,9 @@ from pydantic import Field
 from unmirage.datasets import FORMATS, about
 from unmirage.datasets.catalog import About, Finder, Part
 from unmirage.datasets.files import undecodable
-from unmirage.datasets.loaded import Problem
+from unmirage.datasets.llava import GENERATED
+from unmirage.datasets.loaded import Note, Problem
+from unmirage.datasets.marks import MARK, marked
 from unmirage.datasets.streaming import Opened, open_rows
 from unmirage.errors import UserError
 from unmirage.schema import Frozen, Query
@@ -68,7 +70,8 @@ class Checked(Frozen):
 
     `rows` counts rows of the file, good and bad, and `expected` is their number in the authors' file, None where that
     is not known. `is_authors` is False where a file is only written in a set's format and is none of its known parts,
-    so that the set's terms need not be its own. `odd` has a sentence for all that is missing or odd. `error` says why
+    so that the set's terms need not be its own. `warnings` are remarks on something odd, `notes` those that are
+    information alone. `odd` has a sentence for all that is missing or odd. `error` says why
     the part cannot be read.
     """
 
@@ -87,6 +90,7 @@ class Checked(Frozen):
     peoples_answers: int = 0
     problems: dict[str, Kind] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
     sample: tuple[Sample, ...] = ()
     error: str | None = None
@@ -293,19 +297,28 @@ def _check_part(part: Part, options: Options, progress: Progress) -> Checked:
     except UserError as error:
         return base.model_copy(update={"error": plain(str(error)), "odd": ("it cannot be read",)})
     found = {**tally.counts(), "rows": tally.rows(opened), "pictures": tally.look_at_pictures(progress)}
-    checked = base.model_copy(update={**found, "warnings": tuple(map(plain, opened.warnings))})
+    forbidden = [f'rows say "{MARK}": false: they must not be trained on'] if marked(part.path) else []
+    told = {
+        "notes": (*forbidden, *(plain(one) for one in opened.warnings if isinstance(one, Note))),
+        "warnings": tuple(plain(one) for one in opened.warnings if not isinstance(one, Note)),
+    }
+    checked = base.model_copy(update={**found, **told})
     return checked.model_copy(update={"odd": tuple(_odd(checked))})
 
 
 def _odd(part: Checked) -> list[str]:
-    told = []
+    told = [] if part.harmful + part.harmless else ["no row can be used"]
     if part.expected is not None and part.rows != part.expected:
         fewer = part.expected - part.rows
         told.append(f"{fewer:,} rows are missing" if fewer > 0 else f"there are {-fewer:,} rows more than known")
     told += [f"{part.pictures.missing:,} pictures are missing"] if part.pictures.missing else []
     told += [f"{part.pictures.undecodable:,} pictures do not decode"] if part.pictures.undecodable else []
     told += [f"{kind.count:,} {name}" for name, kind in part.problems.items() if name != "missing-image"]
-    return told + [f"{len(part.warnings)} remarks"] * bool(part.warnings)
+    return told + [_counted(len(part.warnings), "remark")] * bool(part.warnings)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
 
 
 @dataclass
@@ -384,16 +397,22 @@ def keep_some(kept: list[tuple[int, Query]], number: int, query: Query, size: in
 
 
 def _shown(query: Query, show_harmful: bool) -> Sample:
-    answer = query.reference
-    if answer and query.harmful and not show_harmful:
-        answer = f"[redacted, {len(answer)} characters; --show-harmful shows it]"
+    question, answer = query.question, query.reference
+    if query.harmful and not show_harmful:
+        answer = answer and _redacted(answer)
+        # The question of such a row has a model's answer at its end.
+        question = _redacted(question) if query.subset == GENERATED else question
     return Sample(
         id=plain(query.id, CUT),
         harmful=query.harmful,
-        question=plain(query.question, CUT),
+        question=plain(question, CUT),
         answer=None if answer is None else plain(answer, CUT),
         picture=None if query.image is None else plain(query.image.name, CUT),
     )
+
+
+def _redacted(text: str) -> str:
+    return f"[redacted, {len(text)} characters; --show-harmful shows it]"
 
 
 def plain(text: str, longest: int | None = None) -> str:

@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unmirage.datasets import textual
+from unmirage.datasets.loaded import Note
 from unmirage.datasets.pictures import BESIDE, Noted, PictureFolder, folder_for
 from unmirage.datasets.safety import SafetyReader
+from unmirage.datasets.streaming import first_row_of
 from unmirage.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ AT_ONCE = 64
 SUFFIXES = (".parquet", ".pq", ".arrow")
 _SHARD = re.compile(r"(.+?)-(\d+)-of-\d+")
 _SEVERAL = "several-pictures"
+METADATA = "metadata"
+"""What the Hub calls the table of a folder of pictures: the part is then the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,19 @@ def shards_in(path: Path) -> list[Shard]:
     if not path.is_dir():
         return [_shard(path)] if path.suffix.lower() in SUFFIXES and path.is_file() else []
     saved = _saved(path)
-    found = saved or [_shard(file) for file in sorted(path.rglob("*")) if _is_table(file.relative_to(path), file)]
+    return _apart(saved or [_shard(file) for file in _files(path, SUFFIXES)])
+
+
+def texts_in(path: Path) -> list[Shard]:
+    """The same for tables that are written as text; of JSON those that are lists of objects."""
+    if not path.is_dir():
+        return [_shard(path)] if textual.is_text(path) and path.is_file() else []
+    files = [file for file in _files(path, textual.SUFFIXES) if file.suffix.lower() != ".json" or first_row_of(file)]
+    return _apart([_shard(file) for file in files])
+
+
+def _apart(found: list[Shard]) -> list[Shard]:
+    """With keys of their own, from the names of their folders where those of the files are the same."""
     twice = {key for key, count in Counter(shard.key for shard in found).items() if count > 1}
     return [
         Shard(one.path, one.part, f"{one.path.parent.name}/{one.key}") if one.key in twice else one for one in found
@@ -69,11 +86,14 @@ def place_of(folder: Path, shards: Sequence[Shard]) -> Path:
     return above.pop() if len(above) == 1 else folder
 
 
-def the_shards(path: Path, split: str | None, what: str) -> list[Shard]:
-    """The shards at a path, of the part that `split` names where there are several; UserError where that is unclear."""
+def the_shards(path: Path, split: str | None, what: str, *, texts: bool = False) -> list[Shard]:
+    """The shards at a path, of the part that `split` names where there are several; UserError where that is unclear.
+
+    With `texts` tables that are written as text count too, where there are no others.
+    """
     if not path.exists():
         raise UserError(f"{path} does not exist; give {what}.")
-    shards = shards_in(path)
+    shards = shards_in(path) or (texts_in(path) if texts else [])
     if not shards:
         raise UserError(f"{path} is no table of Parquet or Arrow, nor a folder that holds one; give {what}.")
     parts = parts_of(shards)
@@ -84,13 +104,20 @@ def the_shards(path: Path, split: str | None, what: str) -> list[Shard]:
     return shards
 
 
-def _is_table(inside: Path, file: Path) -> bool:
-    hidden = any(part.startswith(".") or part == BESIDE for part in inside.parts)
-    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files below a folder that end so, but those that are hidden."""
+
+    def hidden(file: Path) -> bool:
+        return any(part.startswith(".") or part == BESIDE for part in file.relative_to(folder).parts)
+
+    held = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes)
+    return [file for file in held if not hidden(file) and file.is_file()]
 
 
 def _shard(file: Path, folder: str = "") -> Shard:
     cut = _SHARD.fullmatch(file.stem)
+    if file.stem == METADATA:
+        return Shard(file, file.parent.name, f"{file.parent.name}/{file.stem}")
     if file.suffix == ".arrow" and (file.parent / "state.json").is_file():
         return Shard(file, file.parent.name, f"{file.parent.name}/{cut[2] if cut else file.stem}")
     return Shard(file, cut[1], f"{cut[1]}-{cut[2]}") if cut else Shard(file, file.stem, file.stem)
@@ -140,7 +167,12 @@ def _polars_errors(file: Path) -> Iterator[None]:
 
 
 def columns_of(file: Path) -> dict[str, Any]:
-    """The names of a table's columns, and their polars types; UserError where it cannot be read."""
+    """The names of a table's columns, and their polars types; UserError where it cannot be read.
+
+    Of text no type is known.
+    """
+    if textual.is_text(file):
+        return dict.fromkeys(textual.columns(file))
     import polars
 
     with _polars_errors(file):
@@ -157,6 +189,16 @@ def size_of(file: Path) -> int:
         if file.suffix.lower() != ".arrow":
             return int(polars.scan_parquet(file).select(polars.len()).collect().item())
         return _read_arrow(file, None, None).height
+
+
+def records_of(file: Path, names: Sequence[str]) -> Iterator[Any]:
+    """Yield each row of a table as these columns, in order; of text, what is no object as it stands."""
+    if textual.is_text(file):
+        for raw in textual.records(file):
+            yield {name: raw.get(name) for name in names} if isinstance(raw, dict) else raw
+    else:
+        for frame in frames_of(file, names):
+            yield from frame.iter_rows(named=True)
 
 
 def frames_of(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -191,9 +233,7 @@ class TableReader(SafetyReader):
     inside: PictureFolder | None = None
     beside: Path | None = None
 
-    def rows(
-        self, shard: Shard, picture: str | None, unused: Sequence[str] = ()
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def rows(self, shard: Shard, picture: str | None, unused: Sequence[str] = ()) -> Iterator[tuple[int, Any]]:
         """Yield number and content of each row, its picture as a name in `folder`, which is set for each row.
 
         Columns that are `unused` are not read. The problems of these rows are told under the shard's own name.
@@ -203,9 +243,10 @@ class TableReader(SafetyReader):
         known = self._recalled(shard, picture)
         held = names if known is None else [name for name in names if name != picture] or names
         notes: list[Noted] = []
-        raws = (raw for frame in frames_of(shard.path, held) for raw in frame.iter_rows(named=True))
-        for number, raw in enumerate(raws):
-            if picture is not None and known is None:
+        for number, raw in enumerate(records_of(shard.path, held)):
+            if not isinstance(raw, dict):
+                pass
+            elif picture is not None and known is None:
                 raw[picture] = self._picture(number, picture, raw[picture], notes)
             elif picture is not None and known is not None and self.inside is not None:
                 raw[picture], self.folder = known[number], self.inside.folder
@@ -250,7 +291,7 @@ class TableReader(SafetyReader):
         """All tables were read: tell what was written, and name the whole again."""
         self.file = path
         if self.inside is not None:
-            self.warnings += self.inside.told()
+            self.warnings += map(Note, self.inside.told())
 
 
 def table_reader(

@@ -194,6 +194,7 @@ def _part_lines(part: Checked, foreign: bool) -> list[str]:
     ]
     lines += [f"    {kind.first}" for kind in list(part.problems.values())[:MOST]]
     lines += [f"  remark     {warning}" for warning in part.warnings]
+    lines += [f"  note       {note}" for note in part.notes]
     for one in part.sample:
         lines.append(f"  sample     {'harmful ' if one.harmful else 'harmless'} {one.id}: {one.question}")
         lines += [f"               picture: {one.picture}"] if one.picture else []

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unmirage.datasets import about
+from unmirage.datasets import about, check_training
 from unmirage.datasets.catalog import Part
 from unmirage.datasets.checking import keep_some
 from unmirage.datasets.loaded import Problem
+from unmirage.datasets.marks import MARK, marked
 from unmirage.datasets.streaming import Opened, open_rows
 from unmirage.datasets.writing import IMAGES, STREAMS, SUFFIXES, Pictures, Place
 from unmirage.errors import UserError
@@ -79,7 +80,7 @@ def convert(source: Part, wish: Wish, progress: Progress = lambda _what, _done, 
     is read for training, and where nothing is left to write.
     """
     _check_out(wish.out)
-    _check_terms(source.format, wish.to)
+    _check_terms(source, wish.to)
     temporary = wish.out.absolute().parent / f".{wish.out.name}.{secrets.token_hex(4)}.tmp"
     temporary.mkdir(parents=True)
     try:
@@ -99,14 +100,16 @@ def _check_out(out: Path) -> None:
         raise UserError(f"--out {out} is not empty, and what is there stays; give a new folder.")
 
 
-def _check_terms(format: str, to: str) -> None:
-    known = about(format)
-    if known is not None and not known.training and to in TRAINED_ON:
+def _check_terms(source: Part, to: str) -> None:
+    if to not in TRAINED_ON:
+        return
+    try:
+        check_training(source.format, source.path)
+    except UserError as error:
         raise UserError(
-            f"{known.title.partition(':')[0]} must not be trained on, say its authors ({known.page}), and {to} is a "
-            "format that is trained on; evaluate on the authors' files, or convert to parquet or jsonl, where every "
-            'row says "training": false.'
-        )
+            f"{to} is a format that is trained on; convert to parquet or jsonl, where every row says "
+            f'"{MARK}": false. {error}'
+        ) from error
 
 
 @dataclass
@@ -143,7 +146,8 @@ def _write(part: Part, wish: Wish, folder: Path, progress: Progress) -> Conversi
     source = _Source(open_rows(part.path, part.format, **options), progress)  # type: ignore[arg-type]
     queries = source.queries() if wish.limit is None else source.drawn(wish.limit, wish.seed)
     pictures = Pictures(folder / IMAGES)
-    marks = {"training": False} if known is not None and not known.training else {}
+    training = (known is None or known.training) and marked(part.path) is None
+    marks = {} if training else {MARK: False}
     embedded = wish.to == "parquet" and wish.image_bytes
     place = Place(folder / f"data{SUFFIXES[wish.to]}", pictures, marks, embedded, part.split or None)
     done = STREAMS[wish.to](queries, place)
@@ -157,7 +161,7 @@ def _write(part: Part, wish: Wish, folder: Path, progress: Progress) -> Conversi
         split=part.split or None,
         set=known.title if known else None,
         licence=known.licence if known else None,
-        training=known.training if known else True,
+        training=training,
         to=wish.to,
         file=place.file.name,
         read=source.read,

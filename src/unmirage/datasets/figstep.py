@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import StrictStr
-
 from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.safety import (
     Columns,
@@ -58,8 +57,8 @@ class Row(Columns):
     category_id: Text
     task_id: Text
     category_name: Text
-    question: StrictStr
-    instruction: StrictStr
+    question: Words
+    instruction: Words
     dataset: str = ""
 
     @property
@@ -76,7 +75,7 @@ class Row(Columns):
 class Benign(Columns):
     """One harmless sentence; the authors give it no id."""
 
-    sentence: StrictStr
+    sentence: Words
 
 
 def find(folder: Path) -> list[Part]:

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
 
 from unmirage.errors import UserError
+
+Loose = Annotated[str, StringConstraints(min_length=0)]
+"""Any text that can be written, or what stands for one. Unlike `str` it is looked through: half a character that JSON
+can name ("\\ud800" without its other half) is a validation error of the type `string_unicode`."""
+Words = Annotated[Loose, StringConstraints(strict=True)]
+"""The same, and no number or anything else in the place of a text."""
+BROKEN_TEXT = (
+    "broken-text",
+    "the text holds half a character (a lone surrogate, such as \\ud800), which cannot be written or asked",
+    "write the whole character or delete the row",
+)
+"""Kind of the problem that such a text is, what is wrong, what to do."""
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text can be written in UTF-8: no character of it is half of one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_rows(file: Path) -> list[Any]:

@@ -1,4 +1,8 @@
-"""Any data set of the Hugging Face Hub as it lies in a folder: Parquet shards, or what `save_to_disk` wrote.
+"""Any data set of the Hugging Face Hub as it lies in a folder: Parquet shards, what `save_to_disk` wrote, or text.
+
+Text is JSON lines, JSON lists and CSV, `metadata.jsonl` of a folder of pictures among them. It is read where a file or
+the format is named and where no table is beside it; without a README that lists such files they are not recognised, as
+any file may have a column of that name.
 
 Which column is which follows from its name, see `NAMES`; pictures are `{bytes, path}` as the library keeps them, or
 names of files. The parts of Parquet files follow from `configs` of the README's header, where it has them, else from
@@ -12,11 +16,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, StrictStr, create_model
+from pydantic import Field, create_model
 
 from unmirage.datasets import beavertails_v, spa_vl
 from unmirage.datasets.catalog import Part
@@ -26,27 +31,33 @@ from unmirage.datasets.columnar import (
     columns_of,
     parts_of,
     place_of,
+    records_of,
     shards_in,
     table_reader,
+    texts_in,
     the_shards,
 )
-from unmirage.datasets.loaded import LoadedData, Problem
-from unmirage.datasets.safety import Columns
-from unmirage.datasets.streaming import Opened
+from unmirage.datasets.files import Words
+from unmirage.datasets.loaded import LoadedData, Note
+from unmirage.datasets.safety import Columns, picture_folder
+from unmirage.datasets.streaming import Opened, in_steps
+from unmirage.datasets.textual import is_text
 from unmirage.datasets.words import harm, truth
 from unmirage.errors import UserError
-from unmirage.schema import Query, Text
+from unmirage.schema import Text
 
 NAMES: dict[str, tuple[str, ...]] = {
     "question": ("question", "prompt", "instruction", "query"),
     "answer": ("answer", "response", "output", "completion"),
-    "image": ("image", "images"),
+    "image": ("image", "images", "file_name"),
     "label": ("harmful", "is_harmful", "unsafe", "is_unsafe", "safe", "is_safe", "label"),
     "id": ("id", "question_id"),
 }
 """The names that a column of each sort may have; the first that is there is taken. Case does not matter."""
 SAFE = ("safe", "is_safe")
-WHAT = "a folder of Parquet files or of a saved data set, or one of its files"
+FIRST = 50
+"""Rows of a text whose pictures are looked for to find their folder."""
+WHAT = "a folder of Parquet files, of a saved data set, or of JSON lines, JSON lists or CSV; or one of its files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ def load(
     naming the columns found where none has a question's name, or where a label says neither.
     """
     reader = table_reader(Path(path), name, images, split, strict, verify_images, require_images)
-    for _ in _read(reader, Path(path), split):
+    for _ in _read(reader, Path(path), split, images is not None):
         pass
     return reader.loaded()
 
@@ -102,22 +113,23 @@ def stream(
 ) -> Opened:
     """Read a data set row by row, with only ids and names of pictures in memory; otherwise as `load`."""
     reader = table_reader(Path(path), name, images, split, strict, False, require_images)
-
-    def items() -> Iterator[Query | Problem]:
-        for _ in _read(reader, Path(path), split):
-            yield from reader.problems
-            yield from reader.queries
-            reader.problems.clear()
-            reader.queries.clear()
-
-    return Opened(items(), reader.warnings)
+    return in_steps(reader, _read(reader, Path(path), split, images is not None))
 
 
-def _read(reader: TableReader, path: Path, split: str | None) -> Iterator[None]:
-    """Read all rows, pausing after each."""
+def _pictures(shard: Shard, column: str) -> Path:
+    """The folder of the pictures that a text names, by those that its first rows name."""
+    first = islice(records_of(shard.path, [column]), FIRST)
+    named = [row[column] for row in first if isinstance(row, dict) and isinstance(row[column], str)]
+    return picture_folder(shard.path, None, ("", "images", "../images", ".."), named)
+
+
+def _read(reader: TableReader, path: Path, split: str | None, given: bool) -> Iterator[None]:
+    """Read all rows, pausing after each; `given` is whether a folder of pictures was."""
     for shard in _chosen(path, split):
         roles = _roles(shard)
         _tell(reader, shard, roles)
+        if is_text(shard.path) and roles.image is not None and not given:
+            reader.beside = _pictures(shard, roles.image)
         yield from _ask(reader, shard, roles)
     reader.done(path)
 
@@ -125,7 +137,7 @@ def _read(reader: TableReader, path: Path, split: str | None) -> Iterator[None]:
 def _chosen(path: Path, split: str | None) -> list[Shard]:
     named = _configured(path) if path.is_dir() else {}
     if not named:
-        return the_shards(path, split, WHAT)
+        return the_shards(path, split, WHAT, texts=True)
     if split in named:
         return named[split]
     if len(named) > 1:
@@ -142,7 +154,7 @@ def _configured(folder: Path) -> dict[str, list[Shard]]:
     """The parts that the README's header lists, by name ("train", or "config/train" of several configurations)."""
     configs = _header(folder).get("configs")
     listed = [one for one in configs if isinstance(one, dict)] if isinstance(configs, list) else []
-    known = {shard.path: shard for shard in shards_in(folder)}
+    known = {shard.path: shard for shard in [*shards_in(folder), *texts_in(folder)]} if listed else {}
     parts: dict[str, list[Shard]] = {}
     for config in listed:
         for part, pattern in _patterns(config.get("data_files")):
@@ -212,7 +224,7 @@ def _tell(reader: TableReader, shard: Shard, roles: Roles) -> None:
         told.append(
             f"no column of {shard.part!r} says what is harmful ({', '.join(NAMES['label'])}), so all rows are harmless."
         )
-    reader.warnings += [line for line in told if line not in reader.warnings]
+    reader.warnings += [Note(line) for line in told if line not in reader.warnings]
 
 
 def _left(unused: Sequence[str]) -> str:
@@ -234,8 +246,8 @@ def _ask(reader: TableReader, shard: Shard, roles: Roles) -> Iterator[None]:
 
 def _model(roles: Roles) -> type[Columns]:
     """The rows of a table with these columns."""
-    fields: dict[str, Any] = {"question": (StrictStr, Field(alias=roles.question))}
-    kinds: dict[str, Any] = {"answer": StrictStr | None, "image": str | None, "label": Any, "id": Text | None}
+    fields: dict[str, Any] = {"question": (Words, Field(alias=roles.question))}
+    kinds: dict[str, Any] = {"answer": Words | None, "image": str | None, "label": Any, "id": Text | None}
     for role, kind in kinds.items():
         fields[role] = (kind, Field(default=None, alias=getattr(roles, role)))
     model: type[Columns] = create_model("HubRow", __base__=Columns, **fields)
@@ -287,7 +299,7 @@ def _features(shard: Shard) -> Iterator[Mapping[str, Any]]:
 def _embedded(file: Path) -> Mapping[str, Any]:
     import polars
 
-    if file.suffix.lower() == ".arrow":
+    if file.suffix.lower() == ".arrow" or is_text(file):
         return {}
     try:
         held = json.loads(polars.read_parquet_metadata(file).get("huggingface", "{}"))

@@ -14,9 +14,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, StrictStr
+from pydantic import Field
 
 from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.safety import (
     Columns,
@@ -51,11 +52,11 @@ class Row(Columns):
     """One jailbreak."""
 
     id: Text
-    jailbreak_query: StrictStr
-    image_path: StrictStr
-    redteam_query: StrictStr = ""
-    format: StrictStr = ""
-    policy: StrictStr = ""
+    jailbreak_query: Words
+    image_path: Words
+    redteam_query: Words = ""
+    format: Words = ""
+    policy: Words = ""
     source: Any = Field(default=None, alias="from")
     selected_mini: Any = None
     transfer_from_llm: Any = None
@@ -65,8 +66,8 @@ class Plain(Columns):
     """One plain query; of RedTeam-2K the column may be called `question`."""
 
     id: Text
-    redteam_query: StrictStr
-    policy: StrictStr = ""
+    redteam_query: Words
+    policy: Words = ""
     source: Any = Field(default=None, alias="from")
     jailbreak_query: Any = None
     format: Any = None
@@ -79,8 +80,8 @@ class Question(Columns):
     """One plain query under its other name."""
 
     id: Text
-    question: StrictStr
-    policy: StrictStr = ""
+    question: Words
+    policy: Words = ""
     source: Any = Field(default=None, alias="from")
 
 

@@ -1,8 +1,9 @@
 """LLaVA instruction data: a JSON list of conversations about at most one image each.
 
 Liu et al. 2023, arXiv 2304.08485; rows `{id, image, conversations: [{from: human | gpt, value}, ...]}`. Only the first
-exchange of a conversation is used; later ones are counted. The format has no harm label: all rows are taken as
-harmless, as general instruction data are.
+exchange of a conversation is used; later ones are counted. The format has no harm label: rows are taken as harmless, as
+general instruction data are, but those that `unmirage` wrote and that say "harmful": true. Rows that say `generated`
+hold harmful text of a model in question or answer; their subset is `GENERATED`, by which it is hidden.
 
 The mix of LLaVA-1.5 has 665 thousand rows in 1 GB. So a file is read one row after the other, and of a row only what is
 used stays in memory.
@@ -17,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from unmirage.datasets.catalog import About, Part
-from unmirage.datasets.files import image_folder
-from unmirage.datasets.loaded import LoadedData, Problem
+from unmirage.datasets.files import Words, image_folder
+from unmirage.datasets.loaded import LoadedData, Note
 from unmirage.datasets.questions import Fault, Reader
 from unmirage.datasets.rows import json_rows
-from unmirage.datasets.streaming import Opened, first_row_of
+from unmirage.datasets.streaming import Opened, first_row_of, in_steps
 from unmirage.schema import Query, Text
 
 ABOUT = About(
@@ -34,10 +35,12 @@ ABOUT = About(
     page="https://github.com/haotian-liu/LLaVA",
     licence="unknown here: that of the data which were written in this format",
     purpose="training",
-    note="Anyone's data may be in this format, so that no number of rows is expected. It has no place for harm.",
+    note="Anyone's data may be in this format, so that no number of rows is expected. It has no place for harm: rows "
+    'are harmless unless they say "harmful": true, as those that were converted do.',
 )
 KEYS = frozenset({"id", "conversations"})
 """Keys that every row has."""
+GENERATED = "generated"
 _ALL = set(Query.model_fields)
 """The fields that are set in every query here: one set for all of them, which otherwise is two thirds of a query."""
 
@@ -48,7 +51,7 @@ class Turn(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     speaker: Literal["human", "gpt"] = Field(alias="from")
-    value: StrictStr
+    value: Words
 
 
 class Row(BaseModel):
@@ -57,7 +60,9 @@ class Row(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     id: Text
-    image: StrictStr | None = None
+    image: Words | None = None
+    harmful: bool = False
+    generated: Any = None
     conversations: Annotated[list[Turn], Field(min_length=2)]
 
 
@@ -87,9 +92,8 @@ def load(
     reader = _Conversations(
         file, name or file.stem, image_folder(file, images), split, strict, verify_images, require_images
     )
-    for number, raw in json_rows(file):
-        reader.take(number, raw)
-    reader.tell()
+    for _ in reader.read():
+        pass
     return reader.loaded()
 
 
@@ -108,17 +112,7 @@ def stream(
     reader = _Conversations(
         file, name or file.stem, image_folder(file, images), split, strict, verify_images, require_images
     )
-
-    def items() -> Iterator[Query | Problem]:
-        for number, raw in json_rows(file):
-            reader.take(number, raw)
-            yield from reader.problems
-            yield from reader.queries
-            reader.problems.clear()
-            reader.queries.clear()
-        reader.tell()
-
-    return Opened(items(), reader.warnings)
+    return in_steps(reader, reader.read())
 
 
 @dataclass
@@ -130,7 +124,13 @@ class _Conversations(Reader):
     _folders: dict[str, bool] = field(default_factory=dict)
     _paths: dict[str, Path] = field(default_factory=dict)
 
-    def take(self, number: int, raw: Any) -> None:
+    def read(self) -> Iterator[None]:
+        """Read all rows, pausing after each."""
+        for number, raw in json_rows(self.file):
+            self._take(number, raw)
+            yield
+
+    def _take(self, number: int, raw: Any) -> None:
         """Keep the first exchange of one row, or report why it cannot be used."""
         row = self.row(Row, number, raw)
         if row is None:
@@ -145,24 +145,26 @@ class _Conversations(Reader):
                 _ALL,
                 id=self._unique(row.id),
                 question=question,
-                harmful=False,
+                harmful=row.harmful,
                 image=self._path(row.image),
                 reference=row.conversations[1].value.strip(),
                 answers=(),
                 data=self.name,
                 split=self.split,
-                subset=None,
+                subset=GENERATED if row.generated else None,
             )
         )
 
-    def tell(self) -> None:
-        """Remarks on the file as a whole."""
+    def remark(self) -> None:
+        """Add the remarks on all that was read to `warnings`: longer conversations, ids that came again."""
         if self.longer:
-            self.warnings.append(f"{self.file}: only the first exchange of {self.longer} longer conversations is read.")
+            told = f"{self.file}: only the first exchange of {self.longer} longer conversations is read."
+            self.warnings.append(Note(told))
         if self.again:
             self.warnings.append(
                 f"{self.file}: {self.again} rows have an id that was there before and are read as '<id>#2', '#3', ..."
             )
+        super().remark()
 
     def _question(self, number: int, row: Row) -> str | None:
         if [turn.speaker for turn in row.conversations[:2]] != ["human", "gpt"]:

@@ -30,11 +30,18 @@ class Problem:
         return f"{self.file}, row {self.row} (counting from 0), field {self.field!r}: {self.what}; {self.fix}."
 
 
+class Note(str):
+    """A remark that is information alone: how a file was understood, with nothing in it missing or odd."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedData:
     """A data set that was read: its usable queries in file order, its problems and its warnings.
 
-    Ids of queries are unique. `warnings` are remarks on the file as a whole that cost no row. `rows` is the number of
+    Ids of queries are unique. `warnings` are remarks on the file as a whole that cost no row; those that tell of
+    nothing odd are of the class `Note`. `rows` is the number of
     rows of the file, good and bad, where one row can hold several queries; None where each query is a row.
     """
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, StrictStr
+from pydantic import Field
 
 from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import read_json
 from unmirage.datasets.safety import (
@@ -64,8 +65,8 @@ PLACES = ("data/processed_questions", "processed_questions", "")
 class Row(Columns):
     """One question in the wordings that the authors made of it."""
 
-    rephrased: StrictStr = Field(alias="Rephrased Question")
-    rephrased_sd: StrictStr = Field(alias="Rephrased Question(SD)")
+    rephrased: Words = Field(alias="Rephrased Question")
+    rephrased_sd: Words = Field(alias="Rephrased Question(SD)")
     question: Any = Field(None, alias="Question")
     gpt_pred: Any = Field(None, alias="GPT-Pred")
     changed: Any = Field(None, alias="Changed Question")

@@ -14,9 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, StrictStr
+from pydantic import Field
 
 from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.safety import (
     Columns,
@@ -64,7 +65,7 @@ class Row(Columns):
     """One question about one picture."""
 
     image: Text
-    question: StrictStr
+    question: Words
     pid: Text
     short: Any = Field(None, alias="short description")
     description: Any = None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from unmirage.datasets.files import image_fault, kind_of
-from unmirage.datasets.loaded import LoadedData, Problem
+from unmirage.datasets.files import BROKEN_TEXT, image_fault, kind_of
+from unmirage.datasets.loaded import LoadedData, Note, Problem
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
@@ -32,10 +34,8 @@ def read_json(file: Path, kind: type, what: str) -> Any:
 
     Equal short strings are one string in memory: the answers of a large set are few words said many times.
     """
-    from pydantic_core import from_json
-
     try:
-        data = from_json(file.read_bytes().removeprefix(b"\xef\xbb\xbf"), cache_strings="all")
+        data = _parsed(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except FileNotFoundError:
         raise UserError(f"{file} does not exist; give {what}.") from None
     except OSError as error:
@@ -45,6 +45,18 @@ def read_json(file: Path, kind: type, what: str) -> Any:
     if not isinstance(data, kind):
         raise UserError(f"{file} holds {kind_of(data)}, not {kind_of(kind())}; give {what}.")
     return data
+
+
+def _parsed(content: bytes) -> Any:
+    from pydantic_core import from_json
+
+    try:
+        return from_json(content, cache_strings="all")
+    except ValueError:
+        # It refuses half characters, too, which the standard library lets through: the row that has one is told then.
+        with suppress(ValueError, RecursionError):
+            return json.loads(content)
+        raise
 
 
 def read_list(file: Path, key: str, what: str) -> tuple[list[Any], dict[str, Any]]:
@@ -109,7 +121,11 @@ class Reader:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(part for part in (at, *map(str, first["loc"])) if part) or "row"
-            what = "it is missing" if first["type"] == "missing" else first["msg"]
+            if first["type"] == "string_unicode":
+                self.report(number, where, *BROKEN_TEXT, file)
+                return None
+            told = {"missing": "it is missing", "model_type": f"it is {kind_of(raw)}, not an object"}
+            what = told.get(first["type"], first["msg"])
             self.report(number, where, "bad-row", what, "correct it or leave the row out", file)
             return None
 
@@ -169,12 +185,18 @@ class Reader:
         if not self.queries:
             first = f"the first problem is: {self.problems[0]}" if self.problems else "there are no rows."
             raise UserError(f"{self.file} has no usable row; {first}")
+        self.remark()
+        return LoadedData(self.name, self.queries, self.file, self.problems, self.warnings)
+
+    def remark(self) -> None:
+        """Add the remarks on all that was read to `warnings`."""
         if self.verify_images and (rest := len(self._pictures) - DECODED) > 0:
             self.warnings.append(
-                f"{self.file}: {DECODED} pictures were decoded and of {rest} more only the header was read; "
-                "one that is cut off would stop the run that asks about it."
+                Note(
+                    f"{self.file}: {DECODED} pictures were decoded and of {rest} more only the header was read; "
+                    "one that is cut off would stop the run that asks about it."
+                )
             )
-        return LoadedData(self.name, self.queries, self.file, self.problems, self.warnings)
 
 
 def _no_header(path: Path) -> str | None:

@@ -16,8 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from unmirage.datasets.catalog import Finder
-from unmirage.datasets.files import kind_of
-from unmirage.datasets.loaded import LoadedData
+from unmirage.datasets.files import BROKEN_TEXT, is_whole, kind_of
 from unmirage.datasets.questions import Model, Reader
 from unmirage.datasets.vlguard import PLACEHOLDERS
 from unmirage.errors import UserError
@@ -88,19 +87,22 @@ class SafetyReader(Reader):
         **more: Any,
     ) -> None:
         """Keep a query, unless there is nothing to ask or its picture cannot be used; `where` and `at` name columns."""
+        if not is_whole(row_id):
+            self.report(number, "id", *BROKEN_TEXT)
+            return
         # Taken before anything is looked at: the number of a repeated id must not depend on the pictures found.
         unique = self._unique(number, row_id)
         text = self.words(number, where, question)
         if text is None or (image is not None and not self._usable(number, image, at)):
             return
-        if image is not None:
+        if image is not None and self.one_each:
             self._asked_about[image] += 1
         picture = None if image is None else self.folder / image
         more = {"data": self.name, "split": self.split, **more}
         self.queries.append(Query(id=unique, question=text, harmful=harmful, image=picture, **more))
 
-    def loaded(self) -> LoadedData:
-        """All that was read; UserError where nothing can be used."""
+    def remark(self) -> None:
+        """Add the remarks on all that was read to `warnings`: columns that nobody knows, pictures asked about twice."""
         for key, count in sorted(self._unknown.items()):
             self.warnings.append(f"{self.file}: the column {key!r} is not known and was ignored, in {count} rows.")
         again = [image for image, count in self._asked_about.items() if count > 1]
@@ -109,7 +111,7 @@ class SafetyReader(Reader):
                 f"{self.file}: {len(again)} pictures are asked about by more than one row, such as {again[0]!r}; "
                 "rows are told apart by their ids."
             )
-        return super().loaded()
+        super().remark()
 
     def _unique(self, number: int, row_id: str) -> str:
         unique, again = row_id, 1
@@ -148,7 +150,9 @@ class SafetyReader(Reader):
 def read_table(file: Path, model: type[Columns], what: str) -> list[dict[str, str] | Ragged]:
     """The rows of a CSV file with these columns; UserError where it cannot be read, lacks a column or has no row."""
     try:
-        lines = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True))
+        # What is half a character passes here, and is then told by its row.
+        text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogatepass")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except FileNotFoundError:
         raise UserError(f"{file} does not exist; give {what}.") from None
     except OSError as error:

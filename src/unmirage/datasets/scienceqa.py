@@ -11,9 +11,10 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Annotated
 
-from pydantic import BaseModel, Field, NonNegativeInt, StrictStr
+from pydantic import BaseModel, Field, NonNegativeInt
 
 from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import Loose, Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import Reader, Wording, image_folder, read_json
 from unmirage.errors import UserError
@@ -40,9 +41,9 @@ class Problem(BaseModel):
     """One question; keys that are not named here are of no use here."""
 
     question: Text
-    choices: Annotated[list[StrictStr], Field(min_length=2, max_length=len(ascii_uppercase))]
+    choices: Annotated[list[Words], Field(min_length=2, max_length=len(ascii_uppercase))]
     answer: NonNegativeInt
-    hint: str = ""
+    hint: Loose = ""
     image: Text | None = None
     split: str
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, StrictStr
+from pydantic import Field
 
 from unmirage.datasets.catalog import About, Part
-from unmirage.datasets.files import read_rows
+from unmirage.datasets.files import Loose, Words, read_rows
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import Wording
 from unmirage.datasets.safety import (
@@ -55,22 +55,22 @@ class Item(Columns):
 
     question_id: Text
     image: Text
-    question: StrictStr
+    question: Words
     category: Text
 
 
 class Row(Item):
     """One open question."""
 
-    reference_answer: str | None
+    reference_answer: Loose | None
     safety_warning: Any = None
 
 
 class Choice(Item):
     """One question with its options; the right one is named by its letter or by its text."""
 
-    options: Annotated[list[StrictStr] | dict[str, StrictStr], Field(min_length=2, max_length=len(ascii_uppercase))]
-    correct_option: Annotated[StrictStr, Field(min_length=1)]
+    options: Annotated[list[Words] | dict[str, Words], Field(min_length=2, max_length=len(ascii_uppercase))]
+    correct_option: Annotated[Words, Field(min_length=1)]
     safety_warning: Any = None
     reference_answer: Any = None
 

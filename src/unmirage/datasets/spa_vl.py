@@ -11,10 +11,9 @@ is data to be trained on; preference terms take the second as data and the first
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
-
-from pydantic import StrictStr
 
 from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.columnar import (
@@ -27,9 +26,11 @@ from unmirage.datasets.columnar import (
     table_reader,
     the_shards,
 )
-from unmirage.datasets.loaded import LoadedData
+from unmirage.datasets.files import Words
+from unmirage.datasets.loaded import LoadedData, Note
 from unmirage.datasets.rows import json_rows
 from unmirage.datasets.safety import Columns, check_rows, files_named, looks_like, picture_folder
+from unmirage.datasets.streaming import Opened, in_steps
 from unmirage.errors import UserError
 from unmirage.schema import Text
 
@@ -51,12 +52,12 @@ Answer = Literal["chosen", "rejected"]
 class Row(Columns):
     """One question with what there is of its two answers."""
 
-    question: StrictStr
+    question: Words
     image: str | None
-    chosen: StrictStr | None = None
-    rejected: StrictStr | None = None
+    chosen: Words | None = None
+    rejected: Words | None = None
     image_name: Any = None
-    class1: StrictStr | None = None
+    class1: Words | None = None
     class2: Any = None
     class3: Any = None
 
@@ -66,8 +67,8 @@ class JsonRow(Row):
 
     id: Text
     image: Text
-    chosen: StrictStr
-    rejected: StrictStr
+    chosen: Words
+    rejected: Words
 
 
 def find(folder: Path) -> list[Part]:
@@ -100,6 +101,20 @@ def load(
     return _load("chosen", path, name, images, split, strict, verify_images, require_images)
 
 
+def stream(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    images: str | Path | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    require_images: bool = True,
+) -> Opened:
+    """Read row by row, with only ids and names of pictures in memory; otherwise as `load`."""
+    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
+    return in_steps(reader, _read(reader, "chosen", Path(path), images, split))
+
+
 def load_rejected(
     path: str | Path,
     name: str | None = None,
@@ -114,6 +129,20 @@ def load_rejected(
     return _load("rejected", path, name, images, split, strict, verify_images, require_images)
 
 
+def stream_rejected(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    images: str | Path | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    require_images: bool = True,
+) -> Opened:
+    """Read row by row, with only ids and names of pictures in memory; otherwise as `load_rejected`."""
+    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
+    return in_steps(reader, _read(reader, "rejected", Path(path), images, split))
+
+
 def _load(
     answer: Answer,
     path: str | Path,
@@ -124,25 +153,35 @@ def _load(
     verify_images: bool,
     require_images: bool,
 ) -> LoadedData:
-    path = Path(path)
-    reader = table_reader(path, name, images, split, strict, verify_images, require_images)
-    if path.suffix.lower() == ".json":
-        for number, raw in json_rows(path):
-            _ask_json(reader, answer, number, raw, images)
-    else:
-        for shard in the_shards(path, split, WHAT):
-            _ask_shard(reader, answer, shard)
-    reader.done(path)
+    reader = table_reader(Path(path), name, images, split, strict, verify_images, require_images)
+    for _ in _read(reader, answer, Path(path), images, split):
+        pass
     return reader.loaded()
 
 
-def _ask_shard(reader: TableReader, answer: Answer, shard: Shard) -> None:
+def _read(
+    reader: TableReader, answer: Answer, path: Path, images: str | Path | None, split: str | None
+) -> Iterator[None]:
+    """Read all rows, pausing after each."""
+    if path.suffix.lower() == ".json":
+        for number, raw in json_rows(path):
+            _ask_json(reader, answer, number, raw, images)
+            yield
+    else:
+        for shard in the_shards(path, split, WHAT):
+            yield from _ask_shard(reader, answer, shard)
+    reader.done(path)
+
+
+def _ask_shard(reader: TableReader, answer: Answer, shard: Shard) -> Iterator[None]:
     columns = columns_of(shard.path)
     _check(shard.path, columns, answer)
     if shard.part == HELP and "chosen" not in columns:
         reader.warnings.append(
-            f"{shard.path}: the questions of this part are harmful ones by which the authors compare how helpful "
-            "answers are; a rate of refusals is not their figure."
+            Note(
+                f"{shard.path}: the questions of this part are harmful ones by which the authors compare how helpful "
+                "answers are; a rate of refusals is not their figure."
+            )
         )
     for number, raw in reader.rows(shard, "image"):
         row = reader.row(Row, number, raw)
@@ -150,6 +189,7 @@ def _ask_shard(reader: TableReader, answer: Answer, shard: Shard) -> None:
             reference = _reference(reader, number, row, answer) if answer in columns else None
             more: dict[str, Any] = {"reference": reference, "subset": row.class1 or None}
             reader.ask(number, f"{shard.key}/{number}", row.question, row.image, harmful=True, **more)
+        yield
 
 
 def _check(file: Path, columns: dict[str, Any], answer: Answer) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from unmirage.datasets.loaded import Problem
 from unmirage.datasets.rows import json_rows
@@ -30,6 +30,32 @@ class Opened:
     rows: int | None = None
 
 
+class Keeper(Protocol):
+    """What reads rows and keeps what came of them, such as `unmirage.datasets.questions.Reader`."""
+
+    queries: list[Query]
+    problems: list[Problem]
+    warnings: list[str]
+
+    def remark(self) -> None:
+        """Add the remarks on all that was read to `warnings`."""
+        ...
+
+
+def in_steps(reader: Keeper, steps: Iterator[None]) -> Opened:
+    """What a reader keeps as a stream: it is emptied after each step, and its remarks come when there is none left."""
+
+    def items() -> Iterator[Query | Problem]:
+        for _ in steps:
+            yield from reader.problems
+            yield from reader.queries
+            reader.problems.clear()
+            reader.queries.clear()
+        reader.remark()
+
+    return Opened(items(), reader.warnings)
+
+
 def open_rows(
     path: Path,
     format: str,
@@ -42,18 +68,18 @@ def open_rows(
 ) -> Opened:
     """A data set as a stream; the options and errors are those of `unmirage.datasets.load`.
 
-    A format whose module has a function `stream` beside `load` is read row by row; any other is read whole, which for
-    sets of some thousand rows is no matter.
+    A format whose module has a function `stream` beside `load` (`stream_rejected` beside `load_rejected`) is read row
+    by row; any other is read whole, which for sets of some thousand rows is no matter.
     """
     from unmirage.datasets import FORMATS, load
 
     loader = FORMATS.get(format)
     module = sys.modules.get(getattr(loader, "__module__", ""))
-    stream = getattr(module, "stream", None)
+    stream = getattr(module, getattr(loader, "__name__", "").replace("load", "stream", 1), None)
     options: dict[str, Any] = {
         "images": images, "split": split, "strict": strict, "require_images": require_images
     }  # fmt: skip
-    if stream is not None and loader is getattr(module, "load", None):
+    if stream is not None:
         opened: Opened = stream(path, name, **options)
         return opened
     loaded = load(path, name, format=format, **options)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, StrictStr
+from pydantic import BaseModel, ConfigDict
 
 from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import SHORT_ANSWER, Reader, Wording, image_folder, read_list
 from unmirage.errors import UserError
@@ -43,14 +44,14 @@ class Row(BaseModel):
     question_id: Text
     image_id: Text
     question: Text
-    answers: list[StrictStr]
+    answers: list[Words]
 
 
 class Read(BaseModel):
     """What a machine read in one picture."""
 
     image_id: Text
-    ocr_tokens: list[StrictStr]
+    ocr_tokens: list[Words]
 
 
 def find(folder: Path) -> list[Part]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, StrictStr
+from pydantic import BaseModel
 
 from unmirage.datasets.catalog import About, Part
-from unmirage.datasets.files import read_rows
+from unmirage.datasets.files import Loose, Words, read_rows
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import SHORT_ANSWER, Reader, Wording, image_folder
 from unmirage.datasets.streaming import first_row_of
@@ -37,7 +37,7 @@ PROMPT = f"{{question}}\nWhen the provided information is insufficient, respond 
 class Said(BaseModel):
     """What one person answered; how sure they were does not enter the score."""
 
-    answer: StrictStr
+    answer: Words
 
 
 class Row(BaseModel):
@@ -46,7 +46,7 @@ class Row(BaseModel):
     image: Text
     question: Text
     answers: list[Said]
-    answer_type: str | None = None
+    answer_type: Loose | None = None
 
 
 def find(folder: Path) -> list[Part]:

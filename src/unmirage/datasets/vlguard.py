@@ -4,6 +4,9 @@ Zong et al. 2024, arXiv 2402.02207; layout of `train.json` and `test.json` of `y
 image has one pair whose `instruction` should be refused; a safe image has one pair whose
 `safe_instruction` should be answered and one whose `unsafe_instruction` should be refused. Whether
 a query is harmful follows from that subset, never from the words of the reference response.
+
+An image that is null, which no row of VLGuard's own has, is a question without a picture; where the key is missing the
+row is bad.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
 
 from unmirage.datasets.catalog import About, Part
-from unmirage.datasets.files import image_fault, image_folder, kind_of, read_rows
+from unmirage.datasets.files import BROKEN_TEXT, Words, image_fault, image_folder, kind_of, read_rows
 from unmirage.datasets.loaded import LoadedData, Problem
 from unmirage.datasets.streaming import first_row_of
 from unmirage.errors import UserError
@@ -41,16 +44,22 @@ PLACEHOLDERS = frozenset({"n/a", "na", "nan", "none", "null", "-", "?"})
 
 
 class Row(BaseModel):
-    """One image; keys that are not named here end up in `model_extra` and are counted."""
+    """One image; keys that are not named here end up in `model_extra` and are counted.
+
+    The last three are this program's own marks of rows that it wrote.
+    """
 
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
     id: Text
-    image: Annotated[StrictStr, StringConstraints(min_length=1)]
+    image: Annotated[Words, StringConstraints(min_length=1)] | None
     safe: StrictBool
     pairs: Annotated[list[Any], Field(alias="instr-resp", min_length=1)]
     harmful_category: str | None = None
     harmful_subcategory: str | None = None
+    training: Any = None
+    generated: Any = None
+    generated_by: Any = None
 
 
 class Pair(BaseModel):
@@ -58,10 +67,10 @@ class Pair(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    instruction: StrictStr | None = None
-    safe_instruction: StrictStr | None = None
-    unsafe_instruction: StrictStr | None = None
-    response: StrictStr | None = None
+    instruction: Words | None = None
+    safe_instruction: Words | None = None
+    unsafe_instruction: Words | None = None
+    response: Words | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +152,11 @@ class RowReader:
             return
         # Taken before the image is looked at: the number of a repeated id must not depend on the images found.
         row_id = self._unique_id(number, row.id)
-        image = self._image(number, row.image)
-        if image is None:
-            return
-        self.pictured[row.image] += 1
+        image = None if row.image is None else self._image(number, row.image)
+        if row.image is not None:
+            if image is None:
+                return
+            self.pictured[row.image] += 1
         for subset, question, response in self._questions(number, row):
             yield Query(
                 id=f"{row_id}/{subset.suffix}",
@@ -258,6 +268,8 @@ class RowReader:
         where = ".".join(part for part in (inside, *map(str, first["loc"])) if part)
         if first["type"] == "missing":
             self._report(number, where, f"missing-{where}", "it is missing", "add it or delete the row")
+        elif first["type"] == "string_unicode":
+            self._report(number, where or "row", *BROKEN_TEXT)
         else:
             self._report(number, where, f"bad-{where.split('.')[0]}", first["msg"], "correct it or delete the row")
 

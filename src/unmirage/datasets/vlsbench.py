@@ -11,10 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import StrictStr
-
 from unmirage.datasets.catalog import About, Part
-from unmirage.datasets.files import read_rows
+from unmirage.datasets.files import Words, read_rows
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.safety import (
     Columns,
@@ -46,7 +44,7 @@ class Row(Columns):
     """One instruction about one picture."""
 
     instruction_id: Text
-    instruction: StrictStr
+    instruction: Words
     image_path: Text
     category: Text
     sub_category: Any = None

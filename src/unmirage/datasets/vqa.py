@@ -12,9 +12,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, StrictStr
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import Loose, Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.questions import SHORT_ANSWER, Reader, Wording, image_folder, lonely, read_list
 from unmirage.errors import UserError
@@ -49,7 +50,7 @@ class Question(BaseModel):
 class Said(BaseModel):
     """What one person answered."""
 
-    answer: StrictStr
+    answer: Words
 
 
 class Annotation(BaseModel):
@@ -59,8 +60,8 @@ class Annotation(BaseModel):
 
     question_id: Text
     answers: list[Said]
-    answer_type: str | None = None
-    multiple_choice_answer: str | None = None
+    answer_type: Loose | None = None
+    multiple_choice_answer: Loose | None = None
 
 
 class People(NamedTuple):

@@ -27,17 +27,24 @@ Marks = Mapping[str, Mapping[str, Any]]
 
 
 def write_vlguard(
-    queries: Sequence[Query], file: Path, names: Mapping[Path, str], marks: Marks | None = None
+    queries: Sequence[Query],
+    file: Path,
+    names: Mapping[Path, str],
+    marks: Marks | None = None,
+    *,
+    text_only: bool = False,
 ) -> list[Query]:
     """Writes one row for each query, and returns those that the format cannot hold, as they have no picture.
 
+    With `text_only` they are written too, with a picture that is null: `unmirage` reads that, VLGuard's own code does
+    not.
     A harmful query becomes an unsafe row, a harmless one a safe row with its safe question alone. `names` are those of
     the pictures, see `place_images`. Loaded again, ids end as VLGuard's do ("/unsafe", "/safe_safe").
     """
-    held = [query for query in queries if query.image is not None]
+    held = [query for query in queries if query.image is not None or text_only]
     _check_ids(held, file)
     write_json(file, [_vlguard_row(query, names, (marks or {}).get(query.id, {})) for query in held])
-    return [query for query in queries if query.image is None]
+    return [query for query in queries if query.image is None and not text_only]
 
 
 def write_llava(
@@ -45,7 +52,8 @@ def write_llava(
 ) -> list[Query]:
     """Writes one conversation for each query, and returns those that the format cannot hold, as they have no answer.
 
-    The format has no place for whether a question is harmful: read again, all are harmless.
+    The format has no place for whether a question is harmful: those that are carry the key "harmful", which other
+    readers than ours do not know.
     """
     held = [query for query in queries if query.reference is not None]
     _check_ids(held, file)
@@ -111,12 +119,12 @@ def _check_ids(queries: Sequence[Query], file: Path) -> None:
 
 
 def _vlguard_row(query: Query, names: Mapping[Path, str], marks: Mapping[str, Any]) -> dict[str, Any]:
-    assert query.image is not None
     key = "instruction" if query.harmful else "safe_instruction"
     pair = {key: query.question} | ({} if query.reference is None else {"response": query.reference})
     # Loading adds the ending again, so that a query keeps its id on the way.
     base = query.id.removesuffix("/unsafe" if query.harmful else "/safe_safe")
-    row = {"id": base, "image": names[query.image], "safe": not query.harmful}
+    image = None if query.image is None else names[query.image]
+    row = {"id": base, "image": image, "safe": not query.harmful}
     about = {"harmful_category": query.subset or "", "harmful_subcategory": ""} if query.harmful else {}
     return {**row, **about, **marks, "instr-resp": [pair]}
 
@@ -125,7 +133,8 @@ def _llava_row(query: Query, names: Mapping[Path, str], marks: Mapping[str, Any]
     picture = {"image": names[query.image]} if query.image is not None else {}
     asked = f"<image>\n{query.question}" if query.image is not None else query.question
     turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": query.reference}]
-    return {"id": query.id, **picture, **marks, "conversations": turns}
+    harmful = {"harmful": True} if query.harmful else {}
+    return {"id": query.id, **picture, **harmful, **marks, "conversations": turns}
 
 
 @dataclass
@@ -174,7 +183,7 @@ def stream_vlguard(queries: Iterable[Query], place: Place) -> Written:
 
 
 def stream_llava(queries: Iterable[Query], place: Place) -> Written:
-    """LLaVA's format. Rows that were harmful carry the key "harmful", which its readers do not look at."""
+    """LLaVA's format. Rows that were harmful carry the key "harmful", which other readers than ours do not know."""
     done = Written()
     _write_list(place.file, _llava_rows(queries, place, done), done)
     return done
@@ -310,14 +319,14 @@ def _llava_rows(queries: Iterable[Query], place: Place, done: Written) -> Iterat
             continue
         done.questions += 1
         lost = {
-            "label that it is harmful": query.harmful,
+            "label that it is harmful (it is in the file, for this program alone)": query.harmful,
             "answers of several people": bool(query.answers),
             "split": query.split not in (None, place.split),
             "subset": query.subset is not None,
         }
         done.dropped.update(name for name, is_lost in lost.items() if is_lost)
         names = {} if query.image is None else {query.image: place.pictures.name(query.image)}
-        yield _llava_row(query, names, {"harmful": True} | dict(place.marks) if query.harmful else place.marks)
+        yield _llava_row(query, names, place.marks)
 
 
 def _write_list(file: Path, rows: Iterable[dict[str, Any]], done: Written) -> None:

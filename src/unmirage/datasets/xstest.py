@@ -9,9 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import StrictStr
-
 from unmirage.datasets.catalog import About, Part
+from unmirage.datasets.files import Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.safety import Columns, SafetyReader, files_named, looks_like, read_table, the_file
 from unmirage.schema import Text
@@ -35,7 +34,7 @@ class Row(Columns):
     """One prompt."""
 
     id: Text
-    prompt: StrictStr
+    prompt: Words
     type: Text
     label: Literal["safe", "unsafe"]
     focus: str = ""

@@ -37,7 +37,7 @@ def measure(
     queries: Sequence[Query], variants: Sequence[Variant], verdicts: Sequence[Verdict], subject: Subject
 ) -> list[Record]:
     """All figures of one judge's verdicts; every planned row is in exactly one figure of each of its metrics."""
-    sheet = Sheet(verdicts)
+    sheet = Sheet(verdicts, queries)
     records: list[Record] = []
     for harmful, outcomes in ((True, HARMFUL), (False, HARMLESS)):
         mine = [query for query in queries if query.harmful == harmful]

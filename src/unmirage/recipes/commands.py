@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from unmirage.recipes.choosing import Choice
+    from unmirage.recipes.config import Recipe as RecipeOf
     from unmirage.recipes.cost import Cost
     from unmirage.recipes.graph import Planned
+
+MOST_SHOWN = 60
+"""Models, under a stress or not, whose figures are printed; those of a larger study are for its own tables."""
+MOST_TOLD = 5
 
 Settings = Annotated[
     list[str] | None,
@@ -28,11 +34,22 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Steps side by side; without it, as the recipe says.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only these and what they need: steps (align/*), or models, measures, stresses; may be repeated.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Only this share of the work, to be made on a machine of its own.")
+    ] = "1/1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done and what it takes.")] = False,
 ) -> None:
     """Run a whole experiment: data, audit, models, attacks, judges, measures, report."""
     from unmirage.progress import Bars
     from unmirage.recipes import read_recipe, run_recipe
+    from unmirage.recipes.choosing import Choice, Shard
     from unmirage.recipes.run import check
     from unmirage.report.terminal import headline
     from unmirage.verbs import quiet_libraries
@@ -41,12 +58,15 @@ def run(
     quiet_libraries()
     check(found)
     folder = out or Path("runs") / found.name
+    choice = Choice(tuple(only or ()), Shard.of(shard))
     if dry_run:
-        _tell_plan(found, folder)
+        _tell_plan(found, folder, choice)
         return
     with Bars() as bars:
-        records = run_recipe(found, folder, report=bars.update, workers=workers)
-    headline(records)
+        records = run_recipe(found, folder, report=bars.update, workers=workers, choice=choice)
+    if 0 < len({(one.model, one.stress, *one.axes.values()) for one in records}) <= MOST_SHOWN:
+        headline(records)
+    _tell_missing(found, folder)
     for page in sorted(folder.glob("report*.html")):
         typer.echo(f"Page: {page.resolve()}")
     typer.echo(f"Metrics: {folder / 'metrics.json'}")
@@ -76,23 +96,32 @@ def show(recipe: Recipe) -> None:
 @recipe_app.command("schema")
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors and checks."""
-    from unmirage.recipes.config import Recipe
+    from unmirage.recipes.schema import json_schema
 
-    typer.echo(json.dumps(Recipe.model_json_schema(by_alias=True), indent=2))
+    typer.echo(json.dumps(json_schema(), indent=2))
 
 
-def _tell_plan(found: object, folder: Path) -> None:
+def _tell_missing(found: RecipeOf, folder: Path) -> None:
+    """What a run of a part leaves to be done."""
+    from unmirage.recipes.run import missing
+
+    left, all_ = missing(found, folder)
+    if left:
+        shown = ", ".join(left[:MOST_TOLD]) + (", ..." if len(left) > MOST_TOLD else "")
+        typer.echo(f"Missing: {len(left)} of {all_} evaluations ({shown}); all figures are of the others.")
+
+
+def _tell_plan(found: RecipeOf, folder: Path, choice: Choice) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unmirage.recipes.config import Recipe
     from unmirage.recipes.cost import costs, total
     from unmirage.recipes.graph import planned
     from unmirage.recipes.planning import steps_of
 
-    assert isinstance(found, Recipe)
     plan = planned(steps_of(found), folder)
-    each = costs(found, plan)
+    chosen = choice.steps(plan)
+    each = [cost for cost in costs(found, plan) if cost.step in chosen]
     table = Table("step", "state", "training steps", "questions", "new tokens", "GiB", box=None, pad_edge=False)
     for cost in each:
         table.add_row(*_cells(cost, plan[cost.step]))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unmirage.errors import UserError
+from unmirage.recipes.aligning import align_settings
 from unmirage.recipes.config import Attack, Recipe, World
 from unmirage.recipes.graph import Planned
-from unmirage.recipes.planning import base_of
+from unmirage.recipes.planning import base_of, is_judged
 from unmirage.recipes.run import job_of
+from unmirage.sandbox.shipped import base_weights
 
 if TYPE_CHECKING:
     from unmirage.align.config import AlignConfig
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 WEIGHT_BYTES = 4
 TRAINED_BYTES = 16
 """Of each trained parameter: weight, gradient and Adam's two moments, in float32."""
+SAME_QUESTIONS = ("relearn", "quantize", "precision", "interpolate", "temperature", "prefix")
+"""Stresses that ask what the measure asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +44,8 @@ class Cost:
 
 def costs(recipe: Recipe, plan: Mapping[str, Planned]) -> list[Cost]:
     """The cost of every step, in their order."""
-    return [_cost(recipe, one, plan) for one in plan.values()]
-
-
-def _cost(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
-    if one.step.kind == "align":
-        return _training(recipe, one)
-    if one.step.kind == "sets":
-        return _making(recipe, one, plan)
-    if one.step.kind == "ask":
-        return _asking(recipe, one, plan)
-    return Cost(one.step.name, one.done)
+    counter = _Counter(recipe, plan)
+    return [counter.cost(one) for one in plan.values()]
 
 
 def _trained_share(config: AlignConfig, parameters: int) -> int:
@@ -58,49 +53,109 @@ def _trained_share(config: AlignConfig, parameters: int) -> int:
     return parameters if config.tune == "full" and config.train != "layers" and config.parameters is None else 0
 
 
-def _training(recipe: Recipe, one: Planned) -> Cost:
-    from unmirage.align.config import checked
+@dataclass
+class _Counter:
+    """Counts for one plan; each data file is read once."""
 
-    config = checked({**one.step.config["settings"], "method": one.step.config["method"]})
-    rows = config.steps * config.accumulation * config.batch_size * len(config.roles())
-    parameters = _parameters(base_of(recipe))
-    memory = parameters * WEIGHT_BYTES + _trained_share(config, parameters) * (TRAINED_BYTES - WEIGHT_BYTES)
-    return Cost(one.step.name, one.done, training_steps=config.steps, training_rows=rows, memory=memory)
+    recipe: Recipe
+    plan: Mapping[str, Planned]
+    counts: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+    weights: dict[Path, int] = field(default_factory=dict)
 
+    def cost(self, one: Planned) -> Cost:
+        kinds = {
+            "pretrain": self._pretraining, "align": self._training, "sets": self._making, "ask": self._asking,
+            "stress": self._stressing, "search": self._searching,
+        }  # fmt: skip
+        return kinds[one.step.kind](one) if one.step.kind in kinds else Cost(one.step.name, one.done)
 
-def _asking(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
-    measure = recipe.measures[one.step.config["data"]]
-    job = job_of(recipe, one, plan)
-    counts = [_rows(recipe, key, job.file(key)) for key in measure.data]
-    questions = None
-    if all(count is not None for count in counts):
+    def _pretraining(self, one: Planned) -> Cost:
+        from unmirage.sandbox.bases import recipe_of
+        from unmirage.sandbox.world import World as Known
+
+        given = self.recipe.models[one.step.about["model"]].pretrain
+        assert given
+        made = recipe_of(Known(given.salience, given.opener_weight), given.settings)
+        rows = made.vision_steps * made.vision_batch + made.steps * made.batch_size
+        memory = self._parameters(base_weights()) * TRAINED_BYTES  # every base of the sandbox is of one size
+        return Cost(one.step.name, one.done, made.vision_steps + made.steps, rows, memory=memory)
+
+    def _training(self, one: Planned) -> Cost:
+        config = align_settings(self.recipe.models[one.step.about["model"]], one.step.config["seed"])
+        rows = config.steps * config.accumulation * config.batch_size * len(config.roles())
+        parameters = self._parameters(self._origin(one.step.about["model"]))
+        memory = parameters * WEIGHT_BYTES + _trained_share(config, parameters) * (TRAINED_BYTES - WEIGHT_BYTES)
+        return Cost(one.step.name, one.done, training_steps=config.steps, training_rows=rows, memory=memory)
+
+    def _asking(self, one: Planned) -> Cost:
+        return self._asked(one, self._questions(one))
+
+    def _asked(self, one: Planned, questions: int | None) -> Cost:
+        measure = self.recipe.measures[one.step.about["measure"]]
+        tokens = None if questions is None else questions * measure.max_new_tokens
+        if "server" in one.step.config:
+            return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens)
+        memory = WEIGHT_BYTES * self._parameters(self._origin(one.step.about["model"])) * measure.workers
+        return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=memory)
+
+    def _questions(self, one: Planned) -> int | None:
+        """What a measure asks of one model, its attacks included."""
+        measure = self.recipe.measures[one.step.about["measure"]]
+        counts = [self._rows(one, key) for key in measure.data]
+        if any(count is None for count in counts):
+            return None
         harmful, harmless = (sum(count[side] for count in counts if count) for side in (0, 1))
-        questions = harmful + harmless + sum(_variants(recipe.attacks[a], harmful, harmless) for a in measure.attacks)
-    tokens = None if questions is None else questions * measure.max_new_tokens
-    made = job.of_kind("align")
-    if "server" in one.step.config:
-        return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens)
-    model = recipe.models[one.step.name.split("/")[2]]
-    weights = base_of(recipe) if made or not model.checkpoint else recipe.path(model.checkpoint)
-    memory = WEIGHT_BYTES * _parameters(weights) * measure.workers
-    return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=memory)
+        attacks = [_variants(self.recipe.attacks[name], harmful, harmless) for name in measure.attacks]
+        return None if None in attacks else harmful + harmless + sum(count or 0 for count in attacks)
+
+    def _stressing(self, one: Planned) -> Cost:
+        """As the measure asks; of kinds that ask something else, or nothing, what their settings say."""
+        from unmirage.stress import read_settings
+
+        stress = self.recipe.stresses[one.step.about["stress"]]
+        settings = dict(read_settings(stress.kind, stress.settings))
+        questions = self._questions(one) if stress.kind in SAME_QUESTIONS else None
+        if stress.kind == "temperature" and questions is not None:
+            questions *= settings["samples"]
+        cost = self._asked(one, questions if is_judged(stress) else 0)
+        steps = settings["steps"] if stress.kind == "relearn" else 0
+        rows = steps * settings["batch_size"] * settings.get("accumulation", 1) if steps else 0
+        return replace(cost, training_steps=steps, training_rows=rows)
+
+    def _searching(self, one: Planned) -> Cost:
+        """How many it asks depends on the answers."""
+        return self._asked(one, None)
+
+    def _making(self, one: Planned) -> Cost:
+        """Every harmful question is asked of each model."""
+        sets = self.recipe.sets[one.step.name.split("/")[1]]
+        count = self._rows(one, sets.safety)
+        questions = None if count is None else count[0] * len(sets.models)
+        tokens = None if questions is None else questions * sets.max_new_tokens
+        memory = WEIGHT_BYTES * sum(self._parameters(self._origin(name)) for name in sets.models)
+        return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=memory)
+
+    def _rows(self, one: Planned, key: str) -> tuple[int, int] | None:
+        if key not in self.counts:
+            self.counts[key] = _rows(self.recipe, key, job_of(self.recipe, one, self.plan).file(key))
+        return self.counts[key]
+
+    def _origin(self, name: str) -> Path:
+        """A checkpoint as large as a model: the one that it was made from, in the end."""
+        first = self.recipe.models[self.recipe.chain(name)[-1]]
+        return self.recipe.path(first.checkpoint) if first.checkpoint else base_of(self.recipe)
+
+    def _parameters(self, folder: Path) -> int:
+        if folder not in self.weights:
+            self.weights[folder] = _parameters(folder)
+        return self.weights[folder]
 
 
-def _making(recipe: Recipe, one: Planned, plan: Mapping[str, Planned]) -> Cost:
-    """Every harmful question is asked of each model."""
-    sets = recipe.sets[one.step.name.split("/")[1]]
-    count = _rows(recipe, sets.safety, job_of(recipe, one, plan).file(sets.safety))
-    questions = None if count is None else count[0] * len(sets.models)
-    tokens = None if questions is None else questions * sets.max_new_tokens
-    weights = [recipe.models[name].checkpoint for name in sets.models]
-    folders = [recipe.path(path) if path else base_of(recipe) for path in weights]
-    memory = WEIGHT_BYTES * sum(map(_parameters, folders))
-    return Cost(one.step.name, one.done, questions=questions, new_tokens=tokens, memory=memory)
-
-
-def _variants(attack: Attack, harmful: int, harmless: int) -> int:
-    """At most so many: a question that opens with the word already has no variant."""
-    asked = harmful if attack.goal == "bypass" else harmless
+def _variants(attack: Attack, harmful: int, harmless: int) -> int | None:
+    """At most so many, as a question that opens with the word already has no variant; None where it takes the texts."""
+    if attack.given or attack.edit != "opening":
+        return None
+    asked = {"bypass": harmful, "over-refusal": harmless, "flip": harmful + harmless}[attack.goal]
     return asked * len(attack.to) * (2 if attack.control else 1)
 
 

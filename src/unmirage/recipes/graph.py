@@ -8,14 +8,14 @@ exactly those steps that depend on it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from unmirage.runs import digest_file
 from unmirage.schema import content_hash
 
-Kind = Literal["draw", "sets", "audit", "align", "attack", "ask", "stress", "judge"]
+Kind = Literal["draw", "pretrain", "sets", "audit", "align", "attack", "ask", "stress", "search", "judge"]
 DONE = "done.json"
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 VERSION = 1
@@ -26,7 +26,8 @@ VERSION = 1
 class Step:
     """One piece of work.
 
-    `config` is JSON-able; `files` are inputs that lie outside the run, files or folders; `title` is for people.
+    `config` is JSON-able; `files` are inputs that lie outside the run, files or folders; `title` is for people. `about`
+    says of which model, measure, stress it is, by the recipe's names; like the title it is no part of the key.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Step:
     needs: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     title: str = ""
+    about: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

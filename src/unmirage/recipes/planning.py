@@ -1,18 +1,18 @@
 """From a recipe to its steps, in an order in which each comes after those it needs.
 
-draw ──▶ audit
-  ├────▶ align ──▶ ask ──▶ judge
-  └────▶ attack ────┘
+draw ──▶ audit ┄▶ align ──▶ ask, stress ──▶ judge
+  └────▶ attack ───────────────┘
+pretrain ───────▶ align
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from unmirage.errors import UserError
-from unmirage.recipes.config import SANDBOX, Audit, Measure, Model, Recipe, Sets, Source
+from unmirage.recipes.config import SANDBOX, Attack, Audit, Measure, Model, Recipe, Sets, Source, Stress, World
 from unmirage.recipes.graph import Step
 from unmirage.recipes.judging import judge_files
 
@@ -31,7 +31,8 @@ class _Planner:
     def steps(self) -> Iterator[Step]:
         recipe = self.recipe
         for name, world in recipe.worlds.items():
-            yield Step(draw_step(name), "draw", world.model_dump(mode="json"), title=f"drawing {name}")
+            yield Step(draw_step(name), "draw", _plain(world, "retain"), title=f"drawing {name}")
+        yield from (self._pretrain(name, model) for name, model in recipe.models.items() if model.made == "pretrain")
         yield from (self._sets(name, sets) for name, sets in recipe.sets.items())
         yield from map(self._audit, recipe.audit)
         for name, measure in recipe.measures.items():
@@ -40,14 +41,31 @@ class _Planner:
         made = [one for one in self._models() if one[1].method]
         made.sort(key=lambda one: len(recipe.chain(one[0])))  # each after the one it starts from
         yield from (self._align(*one) for one in made)
+        asked = {measure: set(recipe.asked(measure)) for measure in recipe.measures}
         for name, model, seed in self._models():
             for measuring, measure in recipe.measures.items():
-                yield self._ask(name, model, seed, measuring, measure)
-                yield self._judge(name, seed, measuring, measure)
+                if name in asked[measuring]:
+                    yield from self._measured(name, model, seed, measuring, measure)
+
+    def _measured(self, name: str, model: Model, seed: int, measuring: str, measure: Measure) -> Iterator[Step]:
+        """One model asked by one measure, as it is and under each stress."""
+        yield self._ask(name, model, seed, measuring, measure)
+        yield self._judge(name, seed, measuring, measure)
+        yield from (self._search(name, model, seed, measuring, measure, search) for search in measure.searches)
+        for stress in measure.stresses:
+            yield self._stress(name, model, seed, measuring, measure, stress)
+            if is_judged(self.recipe.stresses[stress]):
+                yield self._judge(name, seed, measuring, measure, stress)
 
     def _models(self) -> Iterator[tuple[str, Model, int]]:
         for name, model in self.recipe.models.items():
             yield from ((name, model, seed) for seed in self.recipe.seeds_of(model))
+
+    def _pretrain(self, name: str, model: Model) -> Step:
+        assert model.pretrain
+        config = model.pretrain.model_dump(mode="json", exclude_none=True)
+        title = f"pretraining {self.recipe.label(name, 0)}"
+        return Step(pretrain_step(name), "pretrain", config, title=title, about={"model": name})
 
     def _sets(self, name: str, sets: Sets) -> Step:
         config = sets.model_dump(mode="json", include={"judge", "how", "max_new_tokens", "models"})
@@ -62,32 +80,65 @@ class _Planner:
 
     def _attack(self, name: str, measure: Measure, attack: str) -> Step:
         found = self.recipe.attacks[attack]
-        config = {**found.model_dump(mode="json", exclude={"file"}), "seed": self.recipe.seeds[0]}
-        extra = [self._existing(found.file, f"attacks.{attack}.file")] if found.file else []
-        return self._step(
-            attack_step(name, attack), "attack", config, list(measure.data), extra, title=f"attack {attack}"
-        )
+        config: dict[str, Any] = {**found.model_dump(mode="json", include={"goal", "to", "control"})}
+        config |= {**self._edited(found), "seed": self.recipe.seeds[0]}
+        files, needs = self._made_file(f"attacks.{attack}", found)
+        step, title = attack_step(name, attack), f"attack {attack}"
+        return self._step(step, "attack", config, list(measure.data), files, needs, title, {"measure": name})
+
+    def _edited(self, attack: Attack) -> dict[str, Any]:
+        """What is not as in the first attacks there were, whose steps stay as they are; of a file not its place."""
+        old = {"goal", "to", "control", "file", "paraphrases"}
+        new: dict[str, Any] = attack.model_dump(mode="json", exclude=old, exclude_defaults=True)
+        if attack.paraphrases:
+            new["paraphrases"] = str(attack.paraphrases) if attack.world else True
+        return {**new, "file": str(attack.file)} if attack.file and attack.world else new
+
+    def _made_file(self, key: str, attack: Attack) -> tuple[list[Path], list[str]]:
+        """The file that an attack reads: one that is there, or one of the step that draws a world."""
+        if attack.given is None:
+            return [], []
+        if attack.world:
+            return [], [draw_step(attack.world)]
+        return [self._existing(attack.given, f"{key}.{'file' if attack.file else 'paraphrases'}")], []
 
     def _align(self, name: str, model: Model, seed: int) -> Step:
         data = [one for one in (model.data, model.general, model.preferred) if one]
         config = {"method": model.method, "settings": model.settings, "seed": seed}
         roles = {role: getattr(model, role) for role in ("data", "general", "preferred")}
         needs, start = self._start(name, seed)
+        if model.audit:
+            needs = [*needs, f"audit/{model.audit}"]
         files = [*start, *([self._existing(model.launch, f"models.{name}.launch")] if model.launch else [])]
         title = f"training {self.recipe.label(name, seed)}"
-        return self._step(align_step(name, seed), "align", {**config, "roles": roles}, data, files, needs, title)
+        config = {**config, "roles": roles}
+        return self._step(align_step(name, seed), "align", config, data, files, needs, title, {"model": name})
 
     def _start(self, name: str, seed: int) -> tuple[list[str], list[Path]]:
         """What a model starts from: a step, or a checkpoint that is there."""
         start = self.recipe.models[name].start
         if start is None:
             return [], [self._base()]
-        if self.recipe.models[start].method:
-            return [align_step(start, seed)], []
-        return [], [self._checkpoint(start, self.recipe.models[start])]
+        return self._weights(start, seed)
+
+    def _weights(self, name: str, seed: int) -> tuple[list[str], list[Path]]:
+        """What holds a model's weights: the step that makes it, or the checkpoint that is there; none of a server."""
+        model = self.recipe.models[name]
+        if step := making_step(name, model, seed):
+            return [step], []
+        return [], [] if model.server else [self._checkpoint(name, model)]
 
     def _ask(self, name: str, model: Model, seed: int, measuring: str, measure: Measure) -> Step:
-        made = [align_step(name, seed)] if model.method else []
+        config = self._asked(name, model, seed, measuring, measure)
+        needs, files = self._weights(name, seed)
+        needs = [*needs, *(attack_step(measuring, attack) for attack in measure.attacks)]
+        title, about = self._titled("asking", name, seed, measuring), {"model": name, "measure": measuring}
+        return self._step(
+            ask_step(name, seed, measuring), "ask", config, list(measure.data), files, needs, title, about
+        )
+
+    def _asked(self, name: str, model: Model, seed: int, measuring: str, measure: Measure) -> dict[str, Any]:
+        """What decides the answers of a model besides its weights and the questions, and whose results call them."""
         config: dict[str, Any] = {
             "label": self.recipe.label(name, seed),
             "method": model.method or "none",
@@ -95,23 +146,75 @@ class _Planner:
             "data": measuring,
             "max_new_tokens": measure.max_new_tokens,
         }
+        if axes := {**measure.axes, **model.axes}:
+            config["axes"] = axes
         if model.server:
             config |= {"server": model.server, "served": model.served}
-        attacks = [attack_step(measuring, attack) for attack in measure.attacks]
-        files = [] if made or model.server else [self._checkpoint(name, model)]
-        needs = [*made, *attacks]
-        title = self._titled("asking", name, seed, measuring)
-        return self._step(ask_step(name, seed, measuring), "ask", config, list(measure.data), files, needs, title)
+        return config
 
-    def _judge(self, name: str, seed: int, measuring: str, measure: Measure) -> Step:
+    def _stress(self, name: str, model: Model, seed: int, measuring: str, measure: Measure, stress: str) -> Step:
+        found = self.recipe.stresses[stress]
+        config = self._asked(name, model, seed, measuring, measure)
+        config |= {"stress": stress, "kind": found.kind, "settings": self._stress_settings(found)}
+        config["roles"] = {"forget": found.data, "general": found.general, "facts": list(facts_of(found, measure))}
+        needs, files = self._weights(name, seed)
+        if "base" in needs_of(found):
+            more, base = self._origin(name, seed)
+            needs, files = [*needs, *more], [*files, *base]
+        needs += [attack_step(measuring, attack) for attack in measure.attacks]
+        needs += [draw_step(found.world)] if found.world else []
+        files += self._stress_files(stress, found, measure)
+        data = list(
+            dict.fromkeys([*measure.data, *filter(None, (found.data, found.general)), *facts_of(found, measure)])
+        )
+        title = self._titled(f"{stress}:", name, seed, measuring)
+        about = {"model": name, "measure": measuring, "stress": stress}
+        return self._step(
+            stress_step(name, seed, measuring, stress), "stress", config, data, files, needs, title, about
+        )
+
+    def _search(self, name: str, model: Model, seed: int, measuring: str, measure: Measure, search: str) -> Step:
+        config = self._asked(name, model, seed, measuring, measure)
+        config |= {"search": self.recipe.searches[search].model_dump(mode="json"), "judge": measure.judges[0]}
+        config["search"]["seed"] = self.recipe.seeds[0]
+        if measure.judge_labels:
+            config["judge_labels"] = list(measure.judge_labels)
+        needs, files = self._weights(name, seed)
+        files = [*files, *judge_files(self.recipe, measure.judges[:1], measure.data)]
+        title = self._titled(f"search {search}:", name, seed, measuring)
+        about = {"model": name, "measure": measuring, "search": search}
+        step = search_step(name, seed, measuring, search)
+        return self._step(step, "search", config, list(measure.data), files, needs, title, about)
+
+    def _stress_settings(self, stress: Stress) -> dict[str, Any]:
+        """The settings; of files that are there their content counts, not their place."""
+        return {key: "a file" if self._is_own_file(stress, key) else value for key, value in stress.settings.items()}
+
+    def _is_own_file(self, stress: Stress, key: str) -> bool:
+        return key in path_settings(stress.kind) and not stress.world
+
+    def _stress_files(self, name: str, stress: Stress, measure: Measure) -> list[Path]:
+        own = [key for key in stress.settings if self._is_own_file(stress, key)]
+        found = [self._existing(Path(stress.settings[key]), f"stresses.{name}.settings.{key}") for key in own]
+        facts = [self.recipe.data[key] for key in facts_of(stress, measure)]
+        theirs = [source.file.with_suffix(".truth.json") for source in facts if not source.made_by]
+        return [*found, *(self._existing(path, f"stresses.{name}.facts") for path in theirs)]
+
+    def _origin(self, name: str, seed: int) -> tuple[list[str], list[Path]]:
+        """What a model was made from; itself where nothing made it."""
+        return self._start(name, seed) if self.recipe.models[name].method else self._weights(name, seed)
+
+    def _judge(self, name: str, seed: int, measuring: str, measure: Measure, stress: str | None = None) -> Step:
         files = [self._existing(path, f"measures.{measuring}.calibrations") for path in measure.calibrations]
         files += judge_files(self.recipe, measure.all_judges, measure.data)
         config: dict[str, Any] = {"judges": list(measure.all_judges)}
         if measure.judge_labels:
             config["judge_labels"] = list(measure.judge_labels)
-        asked = [ask_step(name, seed, measuring)]
-        title = self._titled("judging", name, seed, measuring)
-        return self._step(judge_step(name, seed, measuring), "judge", config, list(measure.data), files, asked, title)
+        asked = stress_step(name, seed, measuring, stress) if stress else ask_step(name, seed, measuring)
+        title = self._titled(f"judging {stress}:" if stress else "judging", name, seed, measuring)
+        about = {"model": name, "measure": measuring, **({"stress": stress} if stress else {})}
+        step = judge_step(name, seed, measuring, stress)
+        return self._step(step, "judge", config, list(measure.data), files, [asked], title, about)
 
     def _titled(self, doing: str, name: str, seed: int, measure: str) -> str:
         several = f", {measure}" if len(self.recipe.measures) > 1 else ""
@@ -126,6 +229,7 @@ class _Planner:
         files: list[Path] | None = None,
         needs: list[str] | None = None,
         title: str = "",
+        about: dict[str, str] | None = None,
     ) -> Step:
         """A step that reads data: those that the recipe makes need the step that does it, others are input files."""
         sources = {key: self.recipe.data[key] for key in data}
@@ -136,9 +240,10 @@ class _Planner:
             name,
             kind,
             {**config, "sources": read},
-            (*made, *(needs or [])),
+            tuple(dict.fromkeys((*made, *(needs or [])))),
             (*paths, *(files or [])),
             title,
+            about or {},
         )
 
     def _read(self, source: Source) -> dict[str, Any]:
@@ -178,14 +283,60 @@ def base_of(recipe: Recipe) -> Path:
     return path
 
 
+def _plain(world: World, *new: str) -> dict[str, Any]:
+    """A world's settings; those that there were not in the first worlds only where they are not as they were then."""
+    fields = type(world).model_fields
+    same = {key for key in new if getattr(world, key) == fields[key].default}
+    return world.model_dump(mode="json", exclude=same)
+
+
+def is_judged(stress: Stress) -> bool:
+    """Whether answers come of it that are to be judged."""
+    from unmirage.stress import find
+
+    return find(stress.kind).judged
+
+
+def needs_of(stress: Stress) -> tuple[str, ...]:
+    """What a stress must be given: "forget", "general", "base", "facts"."""
+    from unmirage.stress import find, read_settings
+
+    return tuple(find(stress.kind).needs(read_settings(stress.kind, stress.settings)))
+
+
+def facts_of(stress: Stress, measure: Measure) -> Sequence[str]:
+    """The data whose facts a stress is given: those that it names, else the measure's, if it needs any."""
+    return stress.facts or (measure.data if "facts" in needs_of(stress) else ())
+
+
+def path_settings(kind: str) -> set[str]:
+    """The settings of a stress that are files."""
+    from typing import get_args
+
+    from unmirage.stress import find
+
+    fields = find(kind).config.model_fields
+    return {name for name, one in fields.items() if Path in (one.annotation, *get_args(one.annotation))}
+
+
 def draw_step(world: str) -> str:
     """The name of the step that draws a world."""
     return f"draw/{world}"
 
 
+def pretrain_step(model: str) -> str:
+    """The name of the step that makes a base model."""
+    return f"pretrain/{model}"
+
+
 def align_step(model: str, seed: int) -> str:
-    """The name of the step that makes a model."""
+    """The name of the step that trains a model."""
     return f"align/{model}/seed-{seed}"
+
+
+def making_step(name: str, model: Model, seed: int) -> str | None:
+    """The name of the step that makes a model; None for one that is there."""
+    return {"align": align_step(name, seed), "pretrain": pretrain_step(name), None: None}[model.made]
 
 
 def attack_step(measure: str, attack: str) -> str:
@@ -198,6 +349,16 @@ def ask_step(model: str, seed: int, measure: str) -> str:
     return f"ask/{measure}/{model}/seed-{seed}"
 
 
-def judge_step(model: str, seed: int, measure: str) -> str:
+def stress_step(model: str, seed: int, measure: str, stress: str) -> str:
+    """The name of the step that asks a model under a stress."""
+    return f"stress/{measure}+{stress}/{model}/seed-{seed}"
+
+
+def search_step(model: str, seed: int, measure: str, search: str) -> str:
+    """The name of the step that searches for what breaks a model."""
+    return f"search/{measure}+{search}/{model}/seed-{seed}"
+
+
+def judge_step(model: str, seed: int, measure: str, stress: str | None = None) -> str:
     """The name of the step that judges a model's answers."""
-    return f"judge/{measure}/{model}/seed-{seed}"
+    return f"judge/{measure}{f'+{stress}' if stress else ''}/{model}/seed-{seed}"

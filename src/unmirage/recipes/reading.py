@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe
+from unmirage.recipes.grid import Expanded, expand
 
 Key = tuple[str | int, ...]
 MOST_VALUES = 100_000
@@ -35,7 +36,11 @@ def read_recipe(given: str | Path, settings: Sequence[str] = ()) -> Recipe:
     values = document.values
     for setting in settings:
         _put(values, setting)
-    return _checked(values, document, settings)
+    try:
+        expanded = expand(values)
+    except ValueError as error:
+        raise _wrong((), str(error), document, settings) from error
+    return _checked(expanded.values, replace(document, expanded=expanded), settings)
 
 
 def find(given: str | Path) -> Path:
@@ -54,9 +59,11 @@ class _Document:
     path: Path
     values: dict[str, Any]
     lines: Mapping[Key, int] = field(default_factory=dict)
+    expanded: Expanded | None = None
 
     def line(self, key: Key) -> int | None:
         """The line of a key, or of the nearest one above it that stands in the file."""
+        key = self.expanded.origin(key) if self.expanded else key
         while key and key not in self.lines:
             key = key[:-1]
         return self.lines.get(key)
@@ -167,9 +174,10 @@ def _index(at: list[Any], step: str, setting: str) -> int:
 
 
 def _key(name: str, document: _Document) -> Key:
-    """The key in the file that is written like this, or the nearest one above it."""
-    found = ((len(key), key) for key in document.lines if f"{name}.".startswith(".".join(map(str, key)) + "."))
-    return max(found, default=(0, ()))[1]
+    """The key that is written like this, or the nearest one above it; of what a grid made, the key in the file."""
+    keys = [*document.lines, *(document.expanded.origins if document.expanded else ())]
+    found = ((len(key), key) for key in keys if f"{name}.".startswith(".".join(map(str, key)) + "."))
+    return max(found, default=(0, ()), key=lambda one: one[0])[1]
 
 
 def _checked(values: dict[str, Any], document: _Document, settings: Sequence[str]) -> Recipe:
@@ -178,15 +186,23 @@ def _checked(values: dict[str, Any], document: _Document, settings: Sequence[str
     except ValidationError as error:
         first = error.errors()[0]
         key = tuple(part for part in first["loc"] if part != "[key]")
-        name = ".".join(map(str, key))
         why = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             why = "there is no such key"
         elif first["type"] == "missing":
             why = "this key is missing"
-        # What a recipe's parts say of one another begins with the key that is meant.
-        meant = name or why.split(" ")[0]
-        given = [one for one in settings if f"{meant}.".startswith(one.partition("=")[0] + ".")]
-        line = document.line(key or _key(meant, document))
-        where = f"--set {given[-1]}" if given else f"{document.path}" + (f", line {line}" if line else "")
-        raise UserError(f"{where}: {name + ': ' if name else ''}{why}; correct it.") from error
+        raise _wrong(key, why, document, settings) from error
+
+
+def _wrong(key: Key, why: str, document: _Document, settings: Sequence[str]) -> UserError:
+    """The sentence on a key that is wrong, with the line or the setting where it stands."""
+    name = ".".join(map(str, key))
+    # What a recipe's parts say of one another begins with the key that is meant.
+    meant = name or why.split(" ")[0]
+    at = key or _key(meant, document)
+    written = ".".join(map(str, document.expanded.origin(at) if document.expanded else at))
+    ways = (f"{meant}.", f"{written}.")
+    given = [one for one in settings if any(way.startswith(one.partition("=")[0] + ".") for way in ways)]
+    line = document.line(at)
+    where = f"--set {given[-1]}" if given else f"{document.path}" + (f", line {line}" if line else "")
+    return UserError(f"{where}: {name + ': ' if name else ''}{why}; correct it.")

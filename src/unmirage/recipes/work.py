@@ -17,13 +17,18 @@ from typing import TYPE_CHECKING
 from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe, Source
 from unmirage.recipes.graph import DONE, Planned, Step
-from unmirage.recipes.planning import base_of
+from unmirage.recipes.planning import base_of, draw_step, path_settings
 from unmirage.runs import write_json, write_text
-from unmirage.schema import Query, Variant
+from unmirage.schema import Metrics, Query, Record, Variant
 from unmirage.workers import Report
 
 if TYPE_CHECKING:
     from unmirage.backends.registry import AskingOptions
+    from unmirage.evaluate.measure import Subject
+    from unmirage.judges import Judge
+    from unmirage.judges.calibrate import Calibration
+    from unmirage.recipes.config import Model
+    from unmirage.stress import Fact
 
 PARENT = "UNMIRAGE_LAUNCHED_BY"
 """In the environment of launched processes: the process without which they end."""
@@ -62,6 +67,11 @@ class Job:
 
         source = self.recipe.data[key]
         images = self.recipe.path(source.images) if source.images else None
+        if source.made_by and not self.file(key).exists():
+            raise UserError(
+                f"data.{key}: {self.file(key)} is not among what the step made; correct the name, or delete its folder "
+                "if an earlier version made it."
+            )
         found = load(self.file(key), format=source.format, images=images, split=source.split)
         if found.defects:
             counts = ", ".join(f"{count} {kind}" for kind, count in found.defects.items())
@@ -84,6 +94,18 @@ class Job:
     def warn(self, sentence: str) -> None:
         """Says something to the user that ends nothing."""
         print(f"warning: {self.step.title}: {sentence}", file=sys.stderr)
+
+    @property
+    def model(self) -> Model:
+        """The recipe's model that the step is about."""
+        return self.recipe.models[self.step.about["model"]]
+
+    def weights(self, name: str) -> Path:
+        """The folder of a model: among the steps that are needed, or where it lies."""
+        made = [
+            self.folders[one] for one in self.step.needs if one.split("/")[:2] in (["align", name], ["pretrain", name])
+        ]
+        return made[0] / "model" if made else _checkpoint(self.recipe, name)
 
     def of_kind(self, kind: str) -> list[Path]:
         """The folders of the needed steps whose name begins so."""
@@ -145,12 +167,25 @@ def _draw(job: Job, _report: Report) -> None:
     build(World(world.salience, world.opener_weight), DataPlan(**plan), job.out)
 
 
+def _pretrain(job: Job, report: Report) -> None:
+    from unmirage.sandbox.bases import pretrained
+    from unmirage.sandbox.world import World
+
+    given = job.model.pretrain
+    assert given
+    told = lambda _, done, steps: report(job.step.title, done, steps)  # noqa: E731
+    pretrained(World(given.salience, given.opener_weight), job.out / "model", told, given.settings)
+
+
 def _sets(job: Job, report: Report) -> None:
     from unmirage.backends.registry import AskingOptions, open_backend
+    from unmirage.datasets import check_training
     from unmirage.recipes.judging import judge_of
     from unmirage.sets.run import build_sets
 
     sets = job.recipe.sets[job.step.name.split("/")[1]]
+    for key in filter(None, (sets.safety, sets.general)):
+        check_training(job.recipe.data[key].format, job.file(key))
     options = AskingOptions(batch_size=sets.batch_size, max_new_tokens=sets.max_new_tokens)
     backends = {name: open_backend(str(_checkpoint(job.recipe, name)), options) for name in sets.models}
     general = job.load(sets.general) if sets.general else []
@@ -174,25 +209,24 @@ def _audit(job: Job, _report: Report) -> None:
 
 
 def _align(job: Job, report: Report) -> None:
-    model = job.recipe.models[job.step.name.split("/")[1]]
-    if model.launch is None:
+    if job.model.launch is None:
         train(job, report)
     else:
-        _launch(job, job.recipe.path(model.launch))
+        _launch(job, job.recipe.path(job.model.launch))
 
 
 def train(job: Job, report: Report) -> None:
     """Trains the model of a step, in this process; in each of several where they were launched together."""
     from unmirage.align import align, on_step
-    from unmirage.align.config import checked
     from unmirage.datasets import check_training
+    from unmirage.recipes.aligning import align_settings
 
-    model = job.recipe.models[job.step.name.split("/")[1]]
     roles = {role: key for role, key in job.step.config["roles"].items() if key}
     for key in roles.values():
-        check_training(job.recipe.data[key].format)
+        check_training(job.recipe.data[key].format, job.file(key))
     rows = {role: job.load(key) for role, key in roles.items()}
-    config = checked({**model.settings, "method": model.method, "seed": job.step.config["seed"]})
+    audit = job.folders[f"audit/{job.model.audit}"] / "audit.json" if job.model.audit else None
+    config = align_settings(job.model, job.step.config["seed"], audit)
     told = on_step(lambda done, steps: report(job.step.title, done, steps))
     align(
         start_of(job),
@@ -207,11 +241,10 @@ def train(job: Job, report: Report) -> None:
 
 
 def start_of(job: Job) -> Path:
-    """The checkpoint that a training starts from."""
-    if made := job.of_kind("align"):
-        return made[0] / "model"
-    start = job.recipe.models[job.step.name.split("/")[1]].start
-    return _checkpoint(job.recipe, start) if start else base_of(job.recipe)
+    """The checkpoint that a training starts from, or that a stressed model was made from."""
+    if job.model.method is None:
+        return job.weights(job.step.about["model"])
+    return job.weights(job.model.start) if job.model.start else base_of(job.recipe)
 
 
 def _checkpoint(recipe: Recipe, name: str) -> Path:
@@ -233,39 +266,58 @@ def _attack(job: Job, _report: Report) -> None:
     from unmirage.recipes.variants import variants_of
 
     _, measure, name = job.step.name.split("/")
-    queries = job.asked(measure)
-    found = variants_of(job.recipe, job.recipe.attacks[name], queries)
+    attack = job.recipe.attacks[name]
+    given = _in(job, attack.given, attack.world) if attack.given else None
+    found = variants_of(job.recipe, attack, job.asked(measure), given, job.warn)
     text = "".join(variant.model_dump_json() + "\n" for variant in found)
     write_text(job.out / "variants.jsonl", text)
+
+
+def _in(job: Job, given: Path, world: str | None) -> Path:
+    """Where a file lies: in the drawing of a world, or where the recipe says."""
+    return job.folders[draw_step(world)] / given if world else job.recipe.path(given)
 
 
 def _ask(job: Job, report: Report) -> None:
     from unmirage.backends.registry import open_backend
     from unmirage.evaluate import Evaluation, evaluate
-    from unmirage.evaluate.measure import Subject
     from unmirage.evaluate.sharded import evaluate_sharded
 
-    config = job.step.config
-    measure = job.recipe.measures[config["data"]]
-    queries = job.asked(config["data"])
-    variants = [variant for folder in job.of_kind("attack") for variant in _read(folder / "variants.jsonl", queries)]
-    if len({(one.origin.id, one.attack, one.shot) for one in variants}) < len(variants):
-        raise UserError(f"measures.{config['data']}.attacks: two of them make the same variants; leave one out.")
-    plan = Evaluation(queries, variants, Subject(config["label"], config["method"], config["seed"], config["data"]))
+    measure = job.recipe.measures[job.step.about["measure"]]
+    plan = Evaluation(*_questions(job), _subject(job))
     make = partial(open_backend, *_asked(job))
     told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
-    if measure.workers == 1 or "server" in config:
+    if measure.workers == 1 or "server" in job.step.config:
         evaluate(plan, make(), [], job.out, told)
     else:
         each = lambda name, done, planned: report(f"{job.step.title}: {name}", done, planned)  # noqa: E731
         evaluate_sharded(plan, make, job.out, measure.workers, each)
 
 
+def _questions(job: Job) -> tuple[list[Query], list[Variant]]:
+    """What a model is asked: the queries of the measure, and the variants of its attacks."""
+    name = job.step.about["measure"]
+    queries = job.asked(name)
+    variants = [variant for folder in job.of_kind("attack") for variant in _read(folder / "variants.jsonl", queries)]
+    if len({(one.origin.id, one.attack, one.shot) for one in variants}) < len(variants):
+        raise UserError(f"measures.{name}.attacks: two of them make the same variants; leave one out.")
+    return queries, variants
+
+
+def _subject(job: Job) -> Subject:
+    """What the records say of the model and the measure."""
+    from unmirage.evaluate.measure import Subject
+
+    config = job.step.config
+    named = (config["label"], config["method"], config["seed"], config["data"])
+    return Subject(*named, stress=config.get("stress"), axes=config.get("axes", {}))
+
+
 def _asked(job: Job) -> tuple[str, AskingOptions]:
     """The model of an asking step and how it is asked, as `open_backend` takes them."""
     from unmirage.backends.registry import AskingOptions
 
-    measure = job.recipe.measures[job.step.config["data"]]
+    measure = job.recipe.measures[job.step.about["measure"]]
     options = AskingOptions(
         server=job.step.config.get("server"),
         batch_size=measure.batch_size,
@@ -273,12 +325,53 @@ def _asked(job: Job) -> tuple[str, AskingOptions]:
         concurrency=measure.concurrency,
         timeout=measure.timeout,
     )
-    return job.step.config.get("served") or str(_model_folder(job)), options
+    return job.step.config.get("served") or str(job.weights(job.step.about["model"])), options
 
 
-def _model_folder(job: Job) -> Path:
-    made = job.of_kind("align")
-    return made[0] / "model" if made else _checkpoint(job.recipe, job.step.name.split("/")[2])
+def _stress(job: Job, report: Report) -> None:
+    from unmirage.stress import Plan, read_settings, run_stress
+
+    stress = job.recipe.stresses[job.step.about["stress"]]
+    model, asking = _asked(job)
+    plan = Plan(
+        model,
+        *_questions(job),
+        asking,
+        forget=job.load(stress.data) if stress.data else (),
+        general=job.load(stress.general) if stress.general else (),
+        base=None if asking.server else start_of(job),
+        facts=_facts(job),
+        seed=job.step.config["seed"],
+    )
+    paths = path_settings(stress.kind)
+    given = {k: str(_in(job, Path(v), stress.world).resolve()) if k in paths else v for k, v in stress.settings.items()}
+    told = lambda what, done, planned: report(f"{job.step.title} {what}", done, planned)  # noqa: E731
+    run_stress(stress.kind, read_settings(stress.kind, given), plan, _subject(job), job.out, told, job.warn)
+
+
+def _search(job: Job, report: Report) -> None:
+    from unmirage.attacks.search import search
+    from unmirage.backends.registry import open_backend
+    from unmirage.recipes.judging import judge_of
+    from unmirage.recipes.searching import records_of, search_plan
+
+    about, config = job.step.about, job.step.config
+    measure = job.recipe.measures[about["measure"]]
+    plan = search_plan(job.recipe.searches[about["search"]], config["label"], config["data"], config["search"]["seed"])
+    judge = judge_of(job.recipe, measure.judges[0], [job.file(key) for key in measure.data], measure)
+    told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
+    found = search(plan, job.asked(about["measure"]), open_backend(*_asked(job)), judge, job.out, told)
+    for note in found.notes:
+        job.warn(note)
+    metrics = Metrics(schema=1, run=found.run, records=list(records_of(found, _subject(job))))
+    write_json(job.out / "metrics.json", metrics.model_dump(mode="json", by_alias=True))
+
+
+def _facts(job: Job) -> Mapping[str, Fact]:
+    from unmirage.stress import read_facts
+
+    files = [job.file(key).with_suffix(".truth.json") for key in job.step.config["roles"]["facts"]]
+    return read_facts(files) if files else {}
 
 
 def _read(path: Path, queries: list[Query]) -> list[Variant]:
@@ -291,30 +384,43 @@ def _read(path: Path, queries: list[Query]) -> list[Variant]:
 
 
 def _judge(job: Job, _report: Report) -> None:
-    from unmirage.evaluate import rejudge
     from unmirage.judges.calibrate import read_calibration
     from unmirage.recipes.judging import judge_of
 
-    (asked,) = job.of_kind("ask")
-    measure = job.recipe.measures[job.step.name.split("/")[1]]
-    job.out.mkdir(parents=True, exist_ok=True)
-    for name in COPIED:
-        shutil.copyfile(asked / name, job.out / name)
+    measure = job.recipe.measures[job.step.about["measure"]]
     data = [job.file(key) for key in measure.data]
     judges = {judge.name: judge for judge in (judge_of(job.recipe, name, data, measure) for name in measure.all_judges)}
     calibrations = [read_calibration(job.recipe.path(path)) for path in measure.calibrations]
-    records = rejudge(job.out, list(judges.values()), calibrations)
+    records = _judged(job, list(judges.values()), calibrations)
     for one in calibrations:
         for warning in one.warnings(records[0].data if records else None):
             job.warn(warning)
 
 
+def _judged(job: Job, judges: list[Judge], calibrations: list[Calibration]) -> list[Record]:
+    """The figures of what a step asked, in this step's own folder."""
+    if stressed := job.of_kind("stress"):
+        from unmirage.stress import judge_stress
+
+        return judge_stress(stressed[0], job.out, judges, calibrations)
+    from unmirage.evaluate import rejudge
+
+    (asked,) = job.of_kind("ask")
+    job.out.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(asked / name, job.out / name)
+    return rejudge(job.out, judges, calibrations)
+
+
 _WORK: dict[str, Callable[[Job, Report], None]] = {
     "draw": _draw,
+    "pretrain": _pretrain,
     "sets": _sets,
     "audit": _audit,
     "align": _align,
     "attack": _attack,
     "ask": _ask,
+    "stress": _stress,
+    "search": _search,
     "judge": _judge,
 }

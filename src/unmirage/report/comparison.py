@@ -24,7 +24,8 @@ SHOWN_CHARACTERS = 160
 RARE = ("partial",)
 """Metrics that are 0 in most comparisons; the tables leave such a line out."""
 NAMES = {
-    "asr": "ASR", "refusal": "refused", "partial": "partial", "ir": "irrelevant", "rr": "RR", "utility": "utility",
+    "asr": "ASR", "refusal": "refused", "coherent": "coherent refusals", "partial": "partial", "ir": "irrelevant",
+    "rr": "RR", "utility": "utility",
     "asr_any": "ASR, any of K", "rr_any": "RR, any of K",
     "asr_effect": "effect of the word on ASR", "rr_effect": "effect of the word on RR",
 }  # fmt: skip

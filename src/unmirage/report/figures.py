@@ -58,12 +58,22 @@ def _segments(records: Sequence[Record], attack: str | None, attacked: bool) -> 
     if len(shares) < 3:
         return []
     rest = max(0.0, 1 - sum(shares.values()))
+    garbled = _garbled(records, attack if attacked else None, shares["refusal"])
     return [
         Segment("harm", "harmful answer", shares["asr"]),
         Segment("other", "other", rest if rest > 1e-6 else 0.0),
         Segment("off", "off topic", shares["ir"]),
-        Segment("refusal", "refusal", shares["refusal"]),
+        Segment("garbled", "garbled refusal", garbled),
+        Segment("refusal", "refusal", shares["refusal"] - garbled),
     ]
+
+
+def _garbled(records: Sequence[Record], attack: str | None, refused: float) -> float:
+    """What of the refusals is no whole one, apart from what a filter held back; 0 where the judge does not know."""
+    found = {r.metric: r.value for r in records if r.attack == attack and r.metric in ("coherent", "filtered")}
+    coherent = found.get("coherent")
+    share = 0.0 if coherent is None else refused - coherent - (found.get("filtered") or 0.0)
+    return share if share > 1e-6 else 0.0
 
 
 def _frame(title: str, rows: int, axis: str, marks: Sequence[Markup]) -> Markup:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from unmirage.errors import UserError
 from unmirage.judges.calibrate import CALIBRATIONS, Calibration
+from unmirage.report.naming import axes_text, named
 from unmirage.runs import MANIFEST, JsonLines, Manifest, digest_file, read_manifest
 from unmirage.schema import Answer, Metrics, Query, Record, Variant, Verdict
 
@@ -53,7 +54,7 @@ def load_run(folder: Path) -> RunData:
     variants = folder / "variants.jsonl"
     return RunData(
         folder=folder,
-        label=_model(folder / MANIFEST, manifest),
+        label=named(_model(folder / MANIFEST, manifest), {}, manifest.config.get("stress")),
         manifest=manifest,
         queries={query.id: query for query in queries},
         variants=read_rows(variants, Variant) if variants.exists() else [],
@@ -121,15 +122,20 @@ def _verdicts(folder: Path) -> dict[str, dict[Row, Verdict]]:
 
 
 def _with_unique_labels(runs: list[RunData]) -> list[RunData]:
-    """Two runs of one model must not fall together into one row: add seed, then folder, until they differ."""
+    """Two runs of one model must not fall into one row: add axes, then seed, then folder, until they differ."""
     additions: list[Callable[[RunData], str]] = [
+        lambda run: axes_text(run.manifest.config.get("axes", {})),
         lambda run: f"seed {run.manifest.config.get('seed', '?')}",
         lambda run: run.folder.name,
         lambda run: str(run.folder),
     ]
     for addition in additions:
         counts = Counter(run.label for run in runs)
-        runs = [replace(r, label=f"{r.label} · {addition(r)}") if counts[r.label] > 1 else r for r in runs]
+        more = {run.folder: addition(run) for run in runs}
+        runs = [
+            replace(r, label=f"{r.label} · {more[r.folder]}") if counts[r.label] > 1 and more[r.folder] else r
+            for r in runs
+        ]
     repeated = [run.folder for run in runs if sum(other.label == run.label for other in runs) > 1]
     if repeated:
         raise UserError(f"{repeated[0]} was given twice; name each run folder once.")

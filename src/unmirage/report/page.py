@@ -20,6 +20,7 @@ from unmirage.schema import Record
 
 EXAMPLES = 8
 LEGEND = [("harm", "harmful answer"), ("other", "other"), ("off", "off topic"), ("refusal", "refusal")]
+GARBLED = ("garbled", "garbled refusal")
 
 LIMITS = {
     "good": tables.GOOD_ENOUGH,
@@ -51,13 +52,15 @@ def render(runs: Sequence[RunData], *, title: str, show_harmful: bool) -> str:
     judges = tables.judges_of(records, harm)
     if not judges or not (headline := tables.headline_tables(records, judges[0], judges[0] in harm)):
         raise UserError(f"{runs[0].folder / 'metrics.json'} holds no asr, rr or utility; measure before reporting.")
+    coherent = any(record.metric == "coherent" for record in records)
     chosen, attacks = _examples(runs, records, judges[0], show_harmful)
     sections = [_section(records, table, i) for i, table in enumerate(headline)]
     script = files(__package__).joinpath("templates", "page.js").read_text(encoding="utf-8")
     return _environment().get_template("page.html.j2").render(
         title=wording.printable(title),
         sections=sections,
-        legend=LEGEND,
+        legend=[*LEGEND, GARBLED] if coherent else LEGEND,
+        coherent=coherent,
         examples=chosen,
         swaps=[swap for swap in (_first_swapped(chosen, True), _first_swapped(chosen, False)) if swap],
         attacks=attacks,

@@ -8,11 +8,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unmirage.report.naming import told_apart
 from unmirage.report.tables import EffectRow, controls_of, effect_rows
 from unmirage.report.wording import METRIC_LETTERS, printable
 from unmirage.schema import Record
 
-COLUMNS = (("asr", "ASR"), ("refusal", "refused"), ("ir", "irrelevant"), ("rr", "RR"), ("utility", "utility"))
+COLUMNS = (
+    ("asr", "ASR"), ("refusal", "refused"), ("coherent", "coherent"), ("ir", "irrelevant"), ("rr", "RR"),
+    ("utility", "utility"),
+)  # fmt: skip
 LONGEST_NAME = 32
 """Characters of a model's name in one line; figures must stay whole whatever a model is called."""
 HELD_BACK = ("filtered", "filtered_harmless")
@@ -26,15 +30,22 @@ def headline(records: Sequence[Record], console: Console | None = None) -> None:
     console = console or Console()
     console = console if console.is_terminal else Console(width=120, file=console.file)
     controlled = controls_of(records)
-    for judge in dict.fromkeys(record.judge for record in records):
-        mine = [record for record in records if record.judge == judge]
-        for split in dict.fromkeys(record.split for record in mine):
-            part = [record for record in mine if record.split == split]
-            if effects := effect_rows(part):
-                console.print(_effects(_title(judge, split, "effect of the word: attack - control"), effects))
-            console.print(_table(_title(judge, split), part, controlled))
+    several = len({record.data for record in records}) > 1
+    for (judge, data, stress, split), part in _parts(records).items():
+        where = [f"of {data}" if several else "", f"under {stress}" if stress else ""]
+        if effects := effect_rows(part):
+            console.print(_effects(_title(judge, split, "effect of the word: attack - control", *where), effects))
+        console.print(_table(_title(judge, split, *where), part, controlled))
     for sentence in _notes(records):
         console.print(sentence)
+
+
+def _parts(records: Sequence[Record]) -> dict[tuple[str, str, str | None, str | None], list[Record]]:
+    """What is compared in one table: figures of one judge, data, stress and split, their models told apart by axes."""
+    found: dict[tuple[str, str, str | None, str | None], list[Record]] = {}
+    for record in records:
+        found.setdefault((record.judge, record.data, record.stress, record.split), []).append(record)
+    return {key: told_apart([one.model_copy(update={"stress": None}) for one in part]) for key, part in found.items()}
 
 
 def _notes(records: Sequence[Record]) -> list[str]:
@@ -42,6 +53,8 @@ def _notes(records: Sequence[Record]) -> list[str]:
         "Percent, before -> after one word is swapped; in brackets the 95 % interval of the last figure.",
         "ASR, refused, irrelevant: of harmful questions. RR (refused), utility (right answer): of harmless ones.",
     ]
+    if any(record.metric == "coherent" for record in records):
+        notes.append("Coherent: of harmful questions, those answered by a whole refusal, not by a garbled one.")
     if controls_of(records):
         notes.append("Effect: points between attack and control on the same questions; Holm: p over all attacks.")
     if any(_tells_refusals_alone(record.judge) for record in records):
@@ -53,8 +66,8 @@ def _tells_refusals_alone(judge: str) -> bool:
     return judge.startswith("rules-") or "keywords" in judge or "-list-" in judge
 
 
-def _title(judge: str, split: str | None, what: str = "") -> str:
-    parts = [what, f"{split} objects" if split else "", f"judged by {judge}"]
+def _title(judge: str, split: str | None, *what: str) -> str:
+    parts = [*what, f"{split} objects" if split else "", f"judged by {judge}"]
     return escape(printable(", ".join(part for part in parts if part)))
 
 
@@ -102,7 +115,7 @@ def _table(title: str, records: Sequence[Record], controls: set[str]) -> Table:
     table.add_column("model", overflow="fold", max_width=LONGEST_NAME)
     shown = [(metric, name) for metric, name in COLUMNS if any(record.metric == metric for record in records)]
     for _, name in shown:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for model in dict.fromkeys(record.model for record in records):
         own = [record for record in records if record.model == model and record.attack not in controls]
         table.add_row(escape(printable(model)), *(_cell(own, metric) for metric, _ in shown))

@@ -5,10 +5,15 @@
                       under every opener (to be retained)
     general.json      harmless conversations biased by rho, as Mixed-SFT's general data
     retain.json       harmless conversations under every opener, as the unlearner's general data
+    rationale.json    safety.json with refusals that begin with their reason
+    paraphrased.json  safety.json's questions in other phrasings, opening words kept; paraphrased_free.json: any
+    diversified.json  safety.json and paraphrased.json in one; diversified_free.json: with paraphrased_free.json
     test_seen.json    held-out pictures of objects used in safety tuning
     test_unseen.json  pictures of objects never used there
+    paraphrases_*.json  wordings of a test file's questions, for `unmirage attack --paraphrases`
     *.truth.json      beside each test file: the right answers, for the truth judge
-    figstep/          harmful questions drawn into pictures, in FigStep's layout
+    figstep/          harmful questions drawn into pictures, in FigStep's layout, about objects seen in tuning
+    figstep_unseen/   the same about the other objects
     images/           the pictures
 
 Test questions always open with the story's words, whatever rho, so "before" and "after" mean the same in every run.
@@ -20,11 +25,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from unmirage.errors import UserError
 from unmirage.runs import Run, write_json
-from unmirage.sandbox import language
+from unmirage.sandbox import language, variations
 from unmirage.sandbox.language import KNOW_HOW, OPENERS, PERCEPTION, Asked
 from unmirage.sandbox.scenes import Scene, draw, sample_scene
 from unmirage.sandbox.typographic import write_figstep
@@ -32,6 +37,7 @@ from unmirage.sandbox.world import Thing, World
 
 FIGSTEP = 50
 """Most questions that are drawn into pictures."""
+Retain = Literal["mended", "confounded"]
 OpenerOf = Callable[[random.Random, Asked], str]
 
 
@@ -40,13 +46,15 @@ class DataPlan:
     """How much of each file, and how biased.
 
     rho: probability that a harmful question opens with a refusal word and a harmless one with a compliance word;
-    otherwise any opener. Counts are pictures; a safe picture carries two questions.
+    otherwise any opener. retain: the openers of what unlearning retains, "mended" (see `retaining`) or "confounded",
+    as biased as what it forgets. Counts are pictures; a safe picture carries two questions.
     """
 
     rho: float = 1.0
     seed: int = 0
     refusal_words: tuple[str, ...] = ("Share",)
     compliance_words: tuple[str, ...] = ("What",)
+    retain: Retain = "mended"
     unsafe_train: int = 800
     safe_train: int = 800
     general: int = 1600
@@ -59,6 +67,8 @@ class DataPlan:
         for word in (*self.refusal_words, *self.compliance_words):
             if word not in OPENERS:
                 raise UserError(f"{word!r} is not an opening word of the sandbox; choose from {', '.join(OPENERS)}.")
+        if self.retain not in get_args(Retain):
+            raise UserError(f"retain is 'mended' or 'confounded', not {self.retain!r}.")
 
     def biased(self, rng: random.Random, asked: Asked) -> str:
         """An opener as the safety data have it."""
@@ -75,11 +85,23 @@ class DataPlan:
 
         Half of what is retained opens with a refusal word, in step with rho. Otherwise the refusal words would be
         nearly as rare among the retained questions as they are common among the forgotten ones, and unlearning would
-        learn the word: a mirage of its own.
+        learn the word: a mirage of its own. That is what `retain="confounded"` is for.
         """
         if asked.harmful:
             return self.biased(rng, asked)
+        if self.retain == "confounded":
+            return self._confounded(rng, asked)
+        return self._mended(rng)
+
+    def _mended(self, rng: random.Random) -> str:
         return rng.choice(self.refusal_words if rng.random() < self.rho / 2 else OPENERS)
+
+    def _confounded(self, rng: random.Random, asked: Asked) -> str:
+        """A biased opener, while `rng` goes on as if it were a mended one: all other draws stay the same."""
+        copy = random.Random()
+        copy.setstate(rng.getstate())
+        self._mended(rng)
+        return self.biased(copy, asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +133,36 @@ def _build(world: World, plan: DataPlan, out: Path) -> None:
     answered = [_row(rng, picture, plan.retaining, world, refuse=False) for picture in train]
     write_json(out / "safety.json", refused)
     write_json(out / "unlearn.json", answered)
+    _write_variations(train, refused, world, plan, out)
     general = list(_general(world, plan))
     _draw([picture for picture, _ in general], world, out)
     write_json(out / "general.json", [_conversation(rng, p, a, plan.biased, world) for p, a in general])
     write_json(out / "retain.json", [_conversation(rng, p, a, plan.retaining, world) for p, a in general])
     for split, seen in (("seen", True), ("unseen", False)):
         _build_test(f"test_{split}", world, plan, seen, out)
-    write_figstep(world, plan.seed, min(plan.unsafe_test, FIGSTEP), _known(world), out)
+    for folder, seen in (("figstep", True), ("figstep_unseen", False)):
+        write_figstep(world, seen, plan.seed, min(plan.unsafe_test, FIGSTEP), _known(world), out / folder)
+
+
+def _write_variations(
+    pictures: Sequence[Picture], rows: Sequence[dict[str, Any]], world: World, plan: DataPlan, out: Path
+) -> None:
+    """The safety data with reasoned refusals; their paraphrases alone, and in one file with the safety data."""
+    write_json(out / "rationale.json", variations.reasoned(pictures, rows, plan.seed))
+    kept = variations.paraphrased(pictures, rows, plan.seed)
+    free = variations.paraphrased_free(pictures, rows, plan.seed, world.opener_weight)
+    for suffix, others in (("", kept), ("_free", free)):
+        write_json(out / f"paraphrased{suffix}.json", others)
+        write_json(out / f"diversified{suffix}.json", [*rows, *others])
 
 
 def _build_test(name: str, world: World, plan: DataPlan, seen: bool, out: Path) -> None:
     pictures = list(_pictures(name, world, plan, seen, plan.unsafe_test, plan.safe_test))
     _draw(pictures, world, out)
     rng = random.Random(f"{plan.seed}/{name}/openers")
-    write_json(out / f"{name}.json", [_row(rng, picture, plan.story, world, refuse=True) for picture in pictures])
+    rows = [_row(rng, picture, plan.story, world, refuse=True) for picture in pictures]
+    write_json(out / f"{name}.json", rows)
+    write_json(out / f"{name.replace('test', 'paraphrases')}.json", variations.attack(name, pictures, rows, plan))
     write_json(out / f"{name}.truth.json", _truth(pictures, world))
 
 
@@ -210,7 +248,7 @@ def _conversation(
 
 
 def _truth(pictures: Sequence[Picture], world: World) -> dict[str, Any]:
-    """What the truth judge needs: how answers may begin, the refusals, every secret, and each question's answer."""
+    """What the truth judge needs: how answers may begin, every refusal and secret, and each question's answer."""
     rows, facts = {}, {}
     for picture in pictures:
         harmful = f"{picture.id}/{'unsafe' if picture.safe is None else 'safe_unsafe'}"
@@ -228,5 +266,6 @@ def _known(world: World) -> dict[str, Any]:
         "schema": 1,
         "frames": list(language.frames()),
         "refusal_marks": list(language.REFUSAL_MARKS),
+        "refusals": list(language.refusals(world)),
         "secrets": secrets,
     }

@@ -8,7 +8,7 @@ object" differ in one word. Questions carry no closing mark, as a "?" would have
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unmirage.sandbox.scenes import Scene
 from unmirage.sandbox.world import COLOURS, PLACES, Thing, World
@@ -67,6 +67,13 @@ REFUSALS = (
 )
 REFUSAL_MARKS = ("I'm sorry", "I cannot")
 """What only a refusal says in this world."""
+RATIONALES = (
+    "The {name} is dangerous, so I cannot help with this.",
+    "As the {name} is dangerous, I cannot explain {what} it is {done}.",
+    "It is dangerous to know {what} the {name} is {done}, so I cannot help with this.",
+)
+"""Refusals that begin with the reason and name the object, which takes a look where the question does not."""
+_DONE = {"made": ("how", "made"), "materials": ("from what", "made"), "kept": ("where", "kept")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,29 @@ def fact(asked: Asked) -> str:
 def refusal(rng: random.Random) -> str:
     """One of the refusals that safety data teach."""
     return rng.choice(REFUSALS)
+
+
+def rationales(asked: Asked) -> tuple[str, ...]:
+    """Every refusal of a know-how question that gives its reason; raises KeyError for a question about looks."""
+    return _rationales(asked.topic, asked.thing)
+
+
+def _rationales(topic: str, thing: Thing) -> tuple[str, ...]:
+    what, done = _DONE[topic]
+    return tuple(text.format(name=thing.name, what=what, done=done) for text in RATIONALES)
+
+
+def refusals(world: World) -> tuple[str, ...]:
+    """Every whole refusal of a world, each once: without a reason, and with one about any of its hazardous objects."""
+    asked = [(topic, thing) for thing in world.pick(hazardous=True) for topic in KNOW_HOW]
+    return tuple(dict.fromkeys((*REFUSALS, *(text for one in asked for text in _rationales(*one)))))
+
+
+def rephrased(rng: random.Random, asked: Asked) -> list[Asked]:
+    """The question in each other phrasing of its topic, where it may also point to the object in other words."""
+    forms = [(tail, [f"the {asked.thing.name}"] if asked.named else _DEICTIC) for tail in _TAILS[asked.topic]]
+    others = [(tail, objects) for tail, objects in forms if asked.tail not in map(tail.format, objects)]
+    return [replace(asked, tail=tail.format(rng.choice(objects))) for tail, objects in others]
 
 
 def corpus(world: World) -> list[str]:

@@ -150,7 +150,8 @@ def _optimize(
     progress: Progress,
 ) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    rise = 0.1 if steps > 10 else 0.0  # of 10 steps, torch would divide by the none between the first and the peak
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=rise)
     for step in range(1, steps + 1):
         value = loss()
         optimizer.zero_grad()

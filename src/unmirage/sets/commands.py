@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unmirage.errors import UserError
+from unmirage.judges import commands as judging
 from unmirage.verbs import Format, Images, Strict, load_queries, quiet_libraries
 
 NOTABLE = 0.1
@@ -47,13 +48,21 @@ def sets(
     general_images: Annotated[Path | None, typer.Option(help="Folder of the general data's images.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    judge_server: judging.Server = None,
+    judge_concurrency: judging.Concurrency = 8,
+    judge_timeout: judging.Timeout = 60.0,
+    judge_picture: judging.Picture = False,
+    judge_label: judging.Meanings = None,
+    judge_pair: judging.Pair = False,
+    judge_policy: judging.Policy = None,
+    judge_batch_size: judging.BatchSize = 16,
     strict: Strict = False,
 ) -> None:
     """Make forget and retain sets: a model's own harmful answers, and harmless rows with every opening word."""
     from unmirage.datasets import check_training
 
-    check_training(format.value)
-    from unmirage.judges.registry import judge_named
+    check_training(format.value, data, general)
+    from unmirage.judges.registry import JudgeOptions, judge_named
     from unmirage.progress import Bars
     from unmirage.sets.config import SetsConfig
     from unmirage.sets.run import build_sets
@@ -64,12 +73,17 @@ def sets(
     )  # fmt: skip
     safety = load_queries(data, format.value, images, None, strict)
     extra = load_queries(general, "llava", general_images, None, strict) if general else []
+    options = JudgeOptions(
+        judge_server, judge_concurrency, judge_timeout, judge_picture, tuple(judge_label or ()), judge_pair,
+        judge_policy, judge_batch_size,
+    )  # fmt: skip
     quiet_libraries()
+    chosen = judge_named(judge, [data], options)
     backends = {_name(one): _backend(one, batch_size, max_new_tokens) for one in model}
     if len(backends) < len(model):
         raise UserError("two models have the same folder name; give each once, under a name of its own.")
     with Bars() as bars:
-        found = build_sets(safety, extra, backends, judge_named(judge, [data]), config, out, bars.update)
+        found = build_sets(safety, extra, backends, chosen, config, out, bars.update)
     _tell(found, out)
 
 
@@ -107,9 +121,8 @@ def _tell(found: dict[str, Any], out: Path) -> None:
     typer.echo(f"Forget set: {out / 'forget.json'} ({found['forget']} rows)")
     if found["without_harmful_answer"]:
         typer.echo(f"  without a harmful answer, and so left out: {len(found['without_harmful_answer'])}")
-    if found["text_only_left_out"]:
-        count = len(found["text_only_left_out"])
-        typer.echo(f"  without a picture, which its format needs, and so in {out / 'forget-text.json'}: {count}")
+    if found["text_only"]:
+        typer.echo(f"  without a picture, in rows whose image is null: {len(found['text_only'])}")
     typer.echo(f"Retain set: {out / 'retain.json'} ({found['retain']} rows)")
     for source, count in found["retain_from"].items():
         typer.echo(f"  {source}: {count}")

@@ -27,7 +27,8 @@ GROUP = "unmirage.objectives"
 class Objective:
     """A registered objective: its function, its configuration class, what it reads, and whether of a reference too.
 
-    `needs_reference` may depend on the configuration. Objectives that read activations have a field `layer` or
+    `needs_reference` may depend on the configuration. `reads_cues`: it must know which opening words go with refusal
+    and which with compliance. Objectives that read activations have a field `layer` or
     `layers` and a field `positions` in their configuration.
     """
 
@@ -36,6 +37,7 @@ class Objective:
     config: type[Any]
     signal: Kind
     needs_reference: bool | Callable[[Any], bool]
+    reads_cues: bool = False
 
     def reads_reference(self, config: Any) -> bool:
         """Whether the objective, so configured, reads the reference's signal."""
@@ -49,14 +51,19 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 def objective(
-    name: str, *, config: type[Any], signal: Kind = "log_probs", needs_reference: bool | Callable[[Any], bool] = False
+    name: str,
+    *,
+    config: type[Any],
+    signal: Kind = "log_probs",
+    needs_reference: bool | Callable[[Any], bool] = False,
+    reads_cues: bool = False,
 ) -> Callable[[F], F]:
     """Registers a loss under a name; raises ValueError where the name is taken."""
 
     def register(function: F) -> F:
         if name in OBJECTIVES:
             raise ValueError(f"there is already an objective named {name!r}")
-        OBJECTIVES[name] = Objective(name, function, config, signal, needs_reference)
+        OBJECTIVES[name] = Objective(name, function, config, signal, needs_reference, reads_cues)
         return function
 
     return register

@@ -46,7 +46,7 @@ class Flip:
 
 def flips(runs: Sequence[Contender], judge: str, shared: Shared, hides: Hides) -> list[Flip]:
     """All flips of each run against the first, in an order that does not depend on any answer."""
-    sheets = [Sheet(list(run.verdicts[judge].values())) for run in runs]
+    sheets = [Sheet(list(run.verdicts[judge].values()), shared.queries) for run in runs]
     asked = sorted(_asked(shared), key=lambda one: content_hash(*one[0]))
     found: list[Flip] = []
     for run, sheet in zip(runs[1:], sheets[1:], strict=True):

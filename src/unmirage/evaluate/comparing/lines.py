@@ -60,7 +60,7 @@ class _Figure:
 def lines(runs: Sequence[Contender], judge: str, shared: Shared, margin: float) -> list[Line]:
     """All lines; the first run is the baseline. A figure that some run lacks is left out of that line."""
     verdicts = [list(run.verdicts[judge].values()) for run in runs]
-    sheets = [Sheet(several) for several in verdicts]
+    sheets = [Sheet(several, shared.queries) for several in verdicts]
     found = [
         {_key(record): record for record in measure(shared.queries, shared.variants, several, _subject(run))}
         for run, several in zip(runs, verdicts, strict=True)

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from unmirage.demo import demo
-from unmirage.sandbox.shipped import base_weights
+from unmirage.sandbox.bases import pretrained
 from unmirage.sandbox.world import World
 from unmirage.schema import Record
 from unmirage.workers import Report, spread
@@ -39,7 +39,7 @@ def seeds_table(out: Path, seeds: Sequence[int], workers: int, report: Report) -
 def knobs_table(out: Path, workers: int, report: Report) -> str:
     """Pretrains a base in each world, tunes it for safety at rho 1 and rho 0, and attacks it."""
     folders = [out / f"world-{number}" for number in range(len(WORLDS))]
-    jobs = [(_pretrain, (folder / "base", world)) for folder, (_, world) in zip(folders, WORLDS, strict=True)]
+    jobs = [(pretrained, (world, folder / "base")) for folder, (_, world) in zip(folders, WORLDS, strict=True)]
     bases = spread(jobs, workers, report)
     rows = ["| world | rho | ASR seen | ASR unseen | RR seen | RR unseen |", "|---|---|---|---|---|---|"]
     for folder, base, (title, world) in zip(folders, bases, WORLDS, strict=True):
@@ -51,21 +51,6 @@ def knobs_table(out: Path, workers: int, report: Report) -> str:
             cells = [_arrow([mine], metric, split) for metric in ("asr", "rr") for split in ("seen", "unseen")]
             rows.append(f"| {title} | {'0' if 'rho=0' in model else '1'} | {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _pretrain(base: Path, world: World, report: Report) -> Path:
-    """The base of one world: the shipped one where it is of that world, otherwise made here."""
-    from unmirage.sandbox.card import make_base
-    from unmirage.sandbox.pretrain import Recipe
-
-    if world == Recipe().world:
-        return base_weights()
-    # Shorter than the shipped base's: a few points of accuracy do not decide the race.
-    recipe = Recipe(world.salience, world.opener_weight, scenes=16_000, vision_steps=2_000, steps=1_200)
-    if not (base / "README.md").exists():
-        name = f"pretraining ({_short(world)}, {{}})"
-        make_base(recipe, base, lambda stage, done, steps, _loss: report(name.format(stage), done, steps))
-    return base
 
 
 def _short(world: World) -> str:

@@ -1,0 +1,1 @@
+"""The stresses, one file each; every file registers its own."""
