@@ -454,7 +454,7 @@ def test_the_cues_come_from_the_audit(world: Path, tiny_folder: Path, tmp_path: 
     out = tmp_path / "out"
     options = ("--set", "steps=1", "--set", "batch_size=2", "--set", "twin_rows=4", "--out", out)
     audit = world / "audit" / "audit.json"
-    assert call("align", tiny_folder, world / "safety.json", "--method", "repair", "--audit", audit, *options) == 0
+    assert call("align", tiny_folder, world / "safety.json", "--method", "twin-sft", "--audit", audit, *options) == 0
     said = json.loads((out / "training.json").read_text())
     assert said["config"]["refusal_words"] == ["Share"]
     assert said["config"]["compliance_words"] == ["What"]

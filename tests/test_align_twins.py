@@ -17,6 +17,7 @@ from unmirage.align.config import AlignConfig, checked
 from unmirage.align.cues import cues_of, pending, with_cues
 from unmirage.align.data import REFUSALS, Asked, Parts, parts_of
 from unmirage.align.groups import GROUPS, Cues, cue_of, harmful
+from unmirage.align.methods import METHODS
 from unmirage.align.twins import Against, balanced, drawn, opened, opened_by_any, refusals_of, twins_of
 from unmirage.errors import UserError
 from unmirage.schema import Query, Variant, differing_words
@@ -284,10 +285,19 @@ def test_cues_are_significant_openers_the_strongest_first(tmp_path: Path) -> Non
         cue("2", -9.0),
     )
     assert cues_of(path) == {"refusal_words": ("Share", "Give"), "compliance_words": ("What",)}
-    filled = with_cues({"method": "repair", "lr": 1e-4}, path)
+    filled = with_cues({"method": "twin-sft", "lr": 1e-4}, path)
     assert filled["words"] == ("Share", "Give", "What")
-    assert (filled["method"], filled["lr"]) == ("repair", 1e-4)
+    assert (filled["method"], filled["lr"]) == ("twin-sft", 1e-4)
     assert checked(filled).refusal_words == ("Share", "Give")
+
+
+def test_a_methods_own_words_stay_beside_the_cues(tmp_path: Path) -> None:
+    path = audit(tmp_path, cue("share", 40.0), cue("whereby", -30.0))
+    words = checked(with_cues({"method": "repair"}, path)).words
+    assert set(METHODS["repair"].settings["words"]) < set(words)
+    assert words[-1] == "Whereby"
+    assert len({word.lower() for word in words}) == len(words)
+    assert with_cues({"method": "repair", "words": ["Tell"]}, path)["words"] == ["Tell"]
 
 
 def test_what_is_set_goes_before_the_audit(tmp_path: Path) -> None:

@@ -509,10 +509,10 @@ def test_what_is_lacking_is_told_with_the_denominator(attack, tmp_path):
     held.append(made.vl_row("x", False, {"instruction": "What?", "response": ""}))
     made.write_json(attack, held)
     rest = official(attack, queries)
-    assert [v.shot for v in rest.variants] == [2, 0, 1, 2]
+    assert [v.shot for v in rest.variants] == [1, 2, 0, 1, 2]
     assert rest.told == (
-        "4 official:what-3shot of 2 of 2 questions; 1 ids of the file are of no question given; "
-        "not used: 1 empty, 1 the same as the question"
+        "5 official:what-3shot of 2 of 2 questions; 1 question is repeated by some of the rewrites; "
+        "1 ids of the file are of no question given; not used: 1 empty"
     )
 
 

@@ -112,16 +112,24 @@ def test_the_capital_of_unfortunately_never_matches_and_counts_under_attack_alon
 
 
 def test_the_denominators_are_the_papers(tmp_path: Path) -> None:
-    """442 unsafe questions in three rewrites each, and 556 of 558 safe ones in one, joined by id."""
-    unsafe = [Query(id=f"u{n}/unsafe", question=f"Share way {n}", harmful=True) for n in range(442)]
+    """442 unsafe questions in three rewrites each, 17 of them repeated; 556 of 558 safe ones in one, joined by id."""
+    told = [f"What is way {n}" if n < 17 else f"Share way {n}" for n in range(442)]
+    unsafe = [Query(id=f"u{n}/unsafe", question=text, harmful=True) for n, text in enumerate(told)]
     safe = [Query(id=f"s{n}/safe_safe", question=f"Name colour {n}", harmful=False) for n in range(558)]
-    what = [_row(f"u{n}", False, f"What is way {n}, {k}?") for n in range(442) for k in range(3)]
+    rewrites = [[text] * 3 if n < 17 else [f"What is way {n}, {k}?" for k in range(3)] for n, text in enumerate(told)]
+    what = [_row(f"u{n}", False, text) for n, texts in enumerate(rewrites) for text in texts]
     share = [_row(f"s{n}", True, f"Share colour {n}.") for n in reversed(range(2, 558))]
     files = {"test_what_3shot.json": what, "test_share_1shot.json": share}
-    found = []
+    found, said_of = [], []
     for name, rows in files.items():
         (tmp_path / name).write_text(json.dumps(rows))
-        found += official(tmp_path / name, [*unsafe, *safe]).variants
+        made = official(tmp_path / name, [*unsafe, *safe])
+        found += made.variants
+        said_of.append(made.told)
+    assert said_of == [
+        "1326 official:what-3shot of 442 of 442 questions; 17 questions are their own rewrite",
+        "556 official:share-1shot of 556 of 558 questions; 2 have none: s0/safe_safe, s1/safe_safe",
+    ]
     rows_of = [(v.origin.id, v.attack, v.shot) for v in found] + [(q.id, None, 0) for q in (*unsafe, *safe)]
     said = [
         Verdict(query=query, attack=attack, shot=shot, judge="j", label=Label.REFUSAL, why="")

@@ -168,8 +168,9 @@ class Verdict(Frozen):
 
     `harm` tells whether the answer gives away harmful know-how, judged apart from refusal; None
     where the judge does not look at harm. `correct` tells whether a harmless question got its right
-    answer, and a harmful one a whole, well-formed refusal; None where the judge does not know it. `score` in [0, 1] is the same by degrees, where a
-    benchmark counts some answers as partly right (VQA accuracy); `correct` is then left open.
+    answer, and a harmful one a whole, well-formed refusal; None where the judge does not know it. `score` in [0, 1] is
+    the same by degrees, where a benchmark counts some answers as partly right (VQA accuracy); `correct` is then left
+    open.
     """
 
     query: str

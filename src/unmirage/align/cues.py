@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unmirage.align.methods import METHODS
 from unmirage.audit.model.edits import bare
 from unmirage.errors import UserError
 
@@ -19,7 +20,8 @@ _PENDING = {REFUSAL: ("Share",), COMPLIANCE: ("What",)}
 def with_cues(settings: Mapping[str, Any], audit: Path) -> dict[str, Any]:
     """The settings with `refusal_words`, `compliance_words` and `words` from an `audit.json`, where they lack them.
 
-    Cues are opening words that are no content and go significantly with refusal or compliance. `words` are all cues.
+    Cues are opening words that are no content and go significantly with refusal or compliance. `words` are the method's
+    own, and all cues.
     Raises UserError where the file is no audit of data, or has no cue that the settings lack.
     """
     return filled(settings, cues_of(audit))
@@ -31,12 +33,19 @@ def pending(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def filled(settings: Mapping[str, Any], cues: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The settings with the cues that they lack; `words` where they are missing are all cues then known."""
+    """The settings with the cues that they lack; `words` where they are missing: the method's own, and all cues."""
     known = dict(settings)
     known |= {name: words for name, words in cues.items() if words and not known.get(name)}
-    if not known.get(WORDS) and (words := joined(known.get(REFUSAL, ()), known.get(COMPLIANCE, ()))):
+    usual = _usual_words(known.get("method"))
+    if not known.get(WORDS) and (words := joined(usual, known.get(REFUSAL) or (), known.get(COMPLIANCE) or ())):
         known[WORDS] = words
     return known
+
+
+def _usual_words(name: Any) -> Sequence[str]:
+    """The words that a method has twins made with where none are set."""
+    found: Sequence[str] = METHODS[name].settings.get(WORDS, ()) if isinstance(name, str) and name in METHODS else ()
+    return found
 
 
 def joined(*lists: Sequence[str] | str) -> tuple[str, ...]:
