@@ -152,3 +152,12 @@ def test_what_a_step_made_is_looked_at_where_it_lies(recipe, tmp_path):
     assert marked(found.file("drawn")) is not None
     with pytest.raises(UserError, match=r"step align/npo.*: .*retain.json, row 0 "):
         work.work(found, lambda *_: None)
+
+
+def test_relearning_does_not_train_on_marked_rows(tmp_path, capsys):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps([_row("vlguard", number, "Share it", True) for number in range(4)]))
+    command = ("stress", "run", "none", path, "--forget", path, "--out", tmp_path / "o", "--kind")
+    assert call(*command, "relearn") == 2
+    assert "mine.json, row 1 (counting from 0), field 'training'" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "o").exists()

@@ -161,6 +161,8 @@ def missing(recipe: Recipe, out: Path) -> tuple[list[str], int]:
 
 def check(recipe: Recipe) -> None:
     """Raises UserError for what can be known to be wrong before anything is done: settings, formats, words, judges."""
+    from unmirage.stress import find
+
     for name, model in recipe.models.items():
         _check_model(recipe, name, model)
     for name, source in recipe.data.items():
@@ -177,6 +179,9 @@ def check(recipe: Recipe) -> None:
     for name, stress in recipe.stresses.items():
         with _of(f"stresses.{name}"):
             check_stress(stress)
+        for key in filter(None, (stress.data, stress.general)) if find(stress.kind).trains else ():
+            with _of(f"stresses.{name}"):
+                _check_trained_on(recipe, key)
     for name, search in recipe.searches.items():
         with _of(f"searches.{name}"):
             search_plan(search, "", "", 0)

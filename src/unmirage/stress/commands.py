@@ -126,15 +126,19 @@ def run(
 ) -> None:
     """Put a model under a stress, ask it, judge and measure its answers."""
     quiet_libraries()  # before anything imports them
+    from unmirage.datasets import check_training
     from unmirage.evaluate.measure import Subject
     from unmirage.judges.registry import JudgeOptions, judges_named
     from unmirage.progress import Bars
-    from unmirage.stress import Plan, judge_stress, read_settings, run_stress
+    from unmirage.stress import Plan, find, judge_stress, read_settings, run_stress
 
     asking = AskingOptions(
         backend, server, batch_size, max_new_tokens, concurrency, timeout, None, share_prefix, out
     )  # fmt: skip
     config = read_settings(kind, _settings(setting or []))
+    if find(kind).trains:
+        check_training((forget_format or format).value, forget)
+        check_training("llava", general)
     queries = _sampled(load_all(data, format.value, images, split or [], strict), sample, seed)
     plan = Plan(
         model, queries, read_variants(attack or [], queries), asking,

@@ -94,7 +94,7 @@ class Work:
 class Stress:
     """A registered stress. `function(plan, config, work)` returns the harder plan, or with `judged` False its records.
 
-    `needs(config)`: what of the plan it uses and must be there.
+    `needs(config)`: what of the plan it uses and must be there. `trains`: whether it trains the model on some of that.
     """
 
     name: str
@@ -103,3 +103,4 @@ class Stress:
     function: Callable[[Plan, Any, Work], Any]
     needs: Callable[[Any], tuple[Need, ...]]
     judged: bool = True
+    trains: bool = False

@@ -21,7 +21,13 @@ Needs = tuple[Need, ...] | Callable[[Any], tuple[Need, ...]]
 
 
 def stress(
-    name: str, *, about: str, config: type[StressConfig], needs: Needs = (), judged: bool = True
+    name: str,
+    *,
+    about: str,
+    config: type[StressConfig],
+    needs: Needs = (),
+    judged: bool = True,
+    trains: bool = False,
 ) -> Callable[[F], F]:
     """Registers a function as a stress, see `Stress`; raises ValueError where the name is taken."""
 
@@ -29,7 +35,7 @@ def stress(
         if name in _STRESSES:
             raise ValueError(f"there is already a stress named {name!r}")
         needing = needs if callable(needs) else lambda _config, found=needs: found
-        _STRESSES[name] = Stress(name, about, config, function, needing, judged)
+        _STRESSES[name] = Stress(name, about, config, function, needing, judged, trains)
         return function
 
     return register

@@ -43,7 +43,13 @@ class Relearn(StressConfig):
         return ("forget",) if self.rows == "forget" else ("general",)
 
 
-@stress("relearn", about="fine-tune again on harmful, harmless or cue rows", config=Relearn, needs=Relearn.needs)
+@stress(
+    "relearn",
+    about="fine-tune again on harmful, harmless or cue rows",
+    config=Relearn,
+    needs=Relearn.needs,
+    trains=True,
+)
 def relearn(plan: Plan, config: Relearn, work: Work) -> Plan:
     """The plan with the model fine-tuned again."""
     from unmirage.align import align, on_step
