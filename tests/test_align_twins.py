@@ -210,8 +210,13 @@ def test_harmful_answers_are_given_or_what_the_model_says_but_never_a_refusal() 
     assert [one.reference for one in kept] == ["Sure, boil it.", "Sure.", "I am sorry."]
     (note,) = found.notes()
     assert note.startswith("3 rows of the data are left out of spurious: they have no answer, or one that begins like")
-    with pytest.raises(UserError, match="none of 6 harmful questions has an answer that could be forgotten"):
-        parts({"method": "spurious-npo", "spurious_answers": "sampled"}, data(), answers=lambda some: [NO] * len(some))
+    tight = parts(
+        {"method": "spurious-npo", "spurious_answers": "sampled"}, data(), answers=lambda some: [NO] * len(some)
+    )
+    assert not any(one.harmful for one in tight.rows["spurious"]), (
+        "a model that leaks nothing has nothing to forget there"
+    )
+    assert tight.notes()[0].startswith("6 rows of the data are left out of spurious: they have no answer")
     with pytest.raises(UserError, match=r"6 of 6 harmful rows have no harmful answer, such as 'h0'.*spurious_ans"):
         parts({"method": "spurious-npo"}, data())
     with pytest.raises(UserError, match="need the data's refusals"):

@@ -141,11 +141,6 @@ def _spurious(config: AlignConfig, queries: Sequence[Query], preferred: Sequence
     else:
         answers = _harmful_answers([one.origin for one in harmful], preferred)
     leaks = spurious_harmful(harmful, answers, refusals)
-    if harmful and not leaks.twins:
-        raise UserError(
-            f"none of {len(harmful)} harmful questions has an answer that could be forgotten: all begin like refusals "
-            "of the data. The model does not leak under these words, or the preferred data hold no harmful answers."
-        )
     return Made([*leaks.twins, *harmless], leaks.left_out)
 
 

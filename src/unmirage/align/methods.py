@@ -118,9 +118,10 @@ METHODS: dict[str, Method] = {
         "fine-tune, and keep the predictions on harmless rows", {"learn": CE, "retain": ("kl",)}
     ),
     "repair": Method(
-        "repair a tuned model whose refusals hang on opening words: twins, half of them with a cue against the label",
-        {"learn": CE, "twins": CE},
-        {"cue_share": 0.5, "words": USUAL, "steps": 400, "batch_size": 16},
+        "repair a tuned model whose refusals hang on opening words: twins, half of them with a cue against the label, "
+        "and what the model leaks under a cue unlearned",
+        {"learn": CE, "twins": CE, "spurious": ({"objective": "npo", "weight": 0.1},)},
+        {"cue_share": 0.5, "words": USUAL, "spurious_answers": "sampled", "steps": 400, "batch_size": 16},
     ),
 }  # fmt: skip
 
