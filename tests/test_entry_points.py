@@ -210,5 +210,5 @@ def test_the_table_of_signals_is_complete() -> None:
     from unmirage.align.signals import Kind, Positions
 
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == set(get_args(Kind))
+    assert set(re.findall(r"^\| `([\w-]+)`", text, re.MULTILINE)) == set(get_args(Kind))
     assert all(f'"{positions}"' in text for positions in get_args(Positions))
