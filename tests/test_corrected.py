@@ -383,7 +383,7 @@ def test_a_recipe_warns_of_a_calibration_from_elsewhere(run: Path, tmp_path: Pat
     job = SimpleNamespace(
         of_kind=lambda _kind: [run],
         recipe=SimpleNamespace(measures=measures, path=Path),
-        step=SimpleNamespace(name="judge/main/m/0"),
+        step=SimpleNamespace(name="judge/main/m/0", about={"measure": "main"}),
         out=tmp_path / "judged",
         warn=said.append,
     )
