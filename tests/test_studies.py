@@ -516,6 +516,9 @@ def test_a_pack_keeps_what_the_documents_show_and_where_it_is_from(tmp_path: Pat
     assert "python" in there["runs"][0]["versions"]
     assert fill([path])[0].text == fill([path], [tmp_path / "run"])[0].text
     assert [one.model for one in read_results([tmp_path / "p.json"])] == ["SFT", "SFT"]
+    both = read_results([tmp_path / "run", tmp_path / "p.json"])
+    assert [(one.model, one.metric) for one in both][:2] == [("SFT", "asr"), ("SFT", "asr")]
+    assert len(both) == 4, "what the pack rounded is no second record"
 
 
 def test_fill_and_check_from_the_command_line(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -40,14 +39,16 @@ class Pack(Metrics):
 def read_results(paths: Sequence[Path]) -> list[Record]:
     """The records of run folders and of packed files, each once, with the mirage scores of a recipe's data.
 
+    A study may thus be put together from several runs, and from an earlier pack of some of them.
+
     A model that a recipe made with several seeds is there "NAME (seed N)"; here it is NAME, its seed being a field of
     its own. Raises UserError where a file is missing or broken.
     """
     found: dict[str, Record] = {}
     for path in paths:
-        for record in [*_read(path).records, *audit_records(path)]:
-            found.setdefault(record.model_dump_json(), record)
-    return [_plainly_named(record) for record in found.values()]
+        for record in map(_plainly_named, [*_read(path).records, *audit_records(path)]):
+            found.setdefault(_packed(record), record)
+    return list(found.values())
 
 
 def _read(path: Path) -> Pack:
@@ -86,7 +87,7 @@ def sources(paths: Iterable[Path]) -> list[Source]:
 
 def write_pack(path: Path, records: Iterable[Record], runs: Sequence[Source]) -> Path:
     """Write records, rounded, one a line and without fields that say nothing, in one step."""
-    lines = [json.dumps(_small(record), ensure_ascii=False) for record in records]
+    lines = [_packed(record) for record in records]
     head = {
         "schema": 1,
         "run": "+".join(dict.fromkeys(source.run for source in runs)) or "packed",
@@ -96,9 +97,10 @@ def write_pack(path: Path, records: Iterable[Record], runs: Sequence[Source]) ->
     return write_text(path, f'{start},\n "records": [\n' + ",\n".join(lines) + "\n]}\n")
 
 
-def _small(record: Record) -> dict[str, Any]:
+def _packed(record: Record) -> str:
+    """One line of a pack; a record of a run and the same one of a pack are alike in it."""
     rounded = {
         name: None if value is None else round(value, DIGITS)
         for name, value in (("value", record.value), ("low", record.low), ("high", record.high))
     }
-    return record.model_dump(exclude_defaults=True) | rounded
+    return json.dumps(record.model_dump(exclude_defaults=True) | rounded, ensure_ascii=False)
