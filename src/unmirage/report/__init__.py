@@ -15,11 +15,12 @@ def write_report(
     runs: Sequence[Path],
     out: Path,
     *,
-    title: str = "What one swapped word does to a safe model",
+    title: str | None = None,
     show_harmful: bool = False,
 ) -> Path:
     """Write the page for some evaluation run folders, one row per run, and return its path.
 
+    Without a `title` it is called after the attack: "What one swapped word does to a safe model".
     Harmful model text is shown as "redacted" unless `show_harmful`. The page needs no network and
     opens from disk. Raises UserError naming the file where a run is incomplete or broken.
     """

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unmirage.report.edits import phrases
 from unmirage.report.wording import printable
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ NAMES = {
     "asr": "ASR", "refusal": "refused", "coherent": "coherent refusals", "partial": "partial", "ir": "irrelevant",
     "rr": "RR", "utility": "utility",
     "asr_any": "ASR, any of K", "rr_any": "RR, any of K",
-    "asr_effect": "effect of the word on ASR", "rr_effect": "effect of the word on RR",
 }  # fmt: skip
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -56,7 +56,7 @@ def _row(line: Line, cell: Cell) -> tuple[str, ...]:
     return (
         line.split or "all",
         _asked(line),
-        NAMES.get(line.metric, line.metric),
+        _metric(line),
         cell.run,
         _counts(cell),
         _rate(record.value, record.low, record.high, signed=effect),
@@ -65,6 +65,14 @@ def _row(line: Line, cell: Cell) -> tuple[str, ...]:
         _p(change.p) if change else "",
         _p(cell.p_holm),
     )
+
+
+def _metric(line: Line) -> str:
+    """A rate by its name; of an effect also what it is owed to, as the attack's name tells."""
+    if line.control is None:
+        return NAMES.get(line.metric, line.metric)
+    rate = line.metric.removesuffix("_effect")
+    return f"effect of {phrases([line.attack]).cause} on {NAMES.get(rate, rate)}"
 
 
 def _asked(line: Line) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from unmirage.report.edits import Phrases, phrases
 from unmirage.report.images import Picture, embed
 from unmirage.report.load import Row, RunData
 from unmirage.report.wording import printable
@@ -69,13 +70,14 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Example:
-    """One query with its picture, both wordings and every model's replies."""
+    """One query with its picture, both wordings and every model's replies; `said` tells what the attack did to it."""
 
     query: Query
     picture: Picture | None
     before: Marked
     after: Marked | None
     exchanges: list[Exchange]
+    said: Phrases
 
 
 Attacks = Mapping[bool, str | None]
@@ -96,11 +98,11 @@ def choose(runs: Sequence[RunData], attacks: Attacks, count: int) -> list[Query]
 def _candidates(runs: Sequence[RunData], attacks: Attacks) -> list[Query]:
     first, *others = runs
     shared = [query for query in first.queries.values() if all(_asked(other, query) for other in others)]
-    swapped = {v.origin.id for v in first.variants if v.attack == attacks[v.origin.harmful] and not v.is_origin}
+    changed = {v.origin.id for v in first.variants if v.attack == attacks[v.origin.harmful] and not v.is_origin}
     chosen = []
     for harmful in (True, False):
         kind = [query for query in shared if query.harmful is harmful]
-        chosen += [query for query in kind if query.id in swapped] or kind
+        chosen += [query for query in kind if query.id in changed] or kind
     return chosen
 
 
@@ -113,22 +115,22 @@ def build(runs: Sequence[RunData], queries: Sequence[Query], attacks: Attacks, j
     """What the page shows of the chosen queries."""
     pictures = embed(query.image for query in queries)
     return [
-        _example(runs, query, _variant(runs, query, attacks), pictures.get(query.image) if query.image else None,
-                 judge, show)
+        _example(runs, query, attacks[query.harmful], pictures.get(query.image) if query.image else None, judge, show)
         for query in queries
-    ]  # fmt: skip
+    ]
 
 
-def _variant(runs: Sequence[RunData], query: Query, attacks: Attacks) -> Variant | None:
-    wanted = (query.id, attacks[query.harmful])
+def _variant(runs: Sequence[RunData], query: Query, attack: str | None) -> Variant | None:
+    wanted = (query.id, attack)
     found = [v for run in runs for v in run.variants if (v.origin.id, v.attack) == wanted]
     # One that repeats its question shows nothing of the attack, so any other goes before it.
     return min(found, key=lambda variant: (variant.is_origin, variant.shot), default=None)
 
 
 def _example(
-    runs: Sequence[RunData], query: Query, variant: Variant | None, picture: Picture | None, judge: str, show: bool
+    runs: Sequence[RunData], query: Query, attack: str | None, picture: Picture | None, judge: str, show: bool
 ) -> Example:
+    variant = _variant(runs, query, attack)
     after = (query.id, variant.attack, variant.shot) if variant else None
     exchanges = [
         Exchange(
@@ -138,17 +140,26 @@ def _example(
         )
         for run in runs
     ]
-    position = variant.position if variant else 0
-    swapped = mark(variant.question, position) if variant else None
-    return Example(query, picture, mark(query.question, position), swapped, exchanges)
+    before, changed = _marked(query, variant)
+    said = phrases([attack], [variant] if variant else [v for run in runs for v in run.variants])
+    return Example(query, picture, before, changed, exchanges, said)
 
 
-def mark(question: str, position: int) -> Marked:
-    """Cut a question at its word number `position`."""
+def _marked(query: Query, variant: Variant | None) -> tuple[Marked, Marked | None]:
+    """Both wordings, each cut at the word that only it has; none is marked in other wordings altogether."""
+    if variant is None:
+        return mark(query.question, 0), None
+    before = variant.position if variant.edit in ("substitute", "delete") else None
+    after = variant.position if variant.edit in ("substitute", "insert") else None
+    return mark(query.question, before), mark(variant.question, after)
+
+
+def mark(question: str, position: int | None) -> Marked:
+    """Cut a question at its word number `position`; None marks no word."""
     question = printable(question)
     words = list(re.finditer(r"\S+", question))
-    if position >= len(words):
-        return Marked(question, "", "")
+    if position is None or position >= len(words):
+        return Marked("", "", question)
     word = words[position]
     return Marked(question[: word.start()], word.group(), question[word.end() :])
 

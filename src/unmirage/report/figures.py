@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from unmirage.report.edits import Phrases, phrases
 from unmirage.report.tables import Cell, HeadlineTable, Pair, Tone, pair_of
 from unmirage.report.wording import METRIC_SHORT, interval, metric_name, percent, printable, rounded
 from unmirage.schema import Record
@@ -37,8 +38,13 @@ def dumbbells(table: HeadlineTable, metric: str) -> Markup:
     return _frame(f"{metric_name(metric, table.harm)}, before and after", len(rows), f"% of {of} questions", marks)
 
 
-def outcomes(records: Sequence[Record], table: HeadlineTable, *, attacked: bool) -> Markup | None:
-    """Stacked bars of what became of the harmful questions; None where harm and refusals are not told apart."""
+def outcomes(
+    records: Sequence[Record], table: HeadlineTable, *, attacked: bool, said: Phrases | None = None
+) -> Markup | None:
+    """Stacked bars of what became of the harmful questions; None where harm and refusals are not told apart.
+
+    `said` is how to speak of the attack; without it, as its name tells.
+    """
     attack = table.attacks["asr"]
     if not table.harm or (attacked and attack is None):
         return None
@@ -47,7 +53,8 @@ def outcomes(records: Sequence[Record], table: HeadlineTable, *, attacked: bool)
     if not any(segments for _, segments in bars):
         return None
     marks = [_bar(model, segments, TOP + ROW * i) for i, (model, segments) in enumerate(bars)]
-    title = f"What became of the harmful questions {'after' if attacked else 'before'} the swap"
+    noun = (said or phrases([attack])).noun
+    title = f"What became of the harmful questions {'after' if attacked else 'before'} {noun}"
     return _frame(title, len(bars), "% of harmful questions", marks)
 
 

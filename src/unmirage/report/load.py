@@ -51,19 +51,24 @@ def load_run(folder: Path) -> RunData:
     metrics = read_metrics(folder / "metrics.json")
     queries = read_rows(folder / "queries.jsonl", Query)
     answers = read_rows(folder / "answers.jsonl", Answer)
-    variants = folder / "variants.jsonl"
     return RunData(
         folder=folder,
         label=named(_model(folder / MANIFEST, manifest), {}, manifest.config.get("stress")),
         manifest=manifest,
         queries={query.id: query for query in queries},
-        variants=read_rows(variants, Variant) if variants.exists() else [],
+        variants=read_variants(folder),
         answers={answer.row: answer for answer in answers},
         verdicts=_verdicts(folder / "verdicts"),
         records=metrics.records,
         digests={name: digest_file(folder / name) for name in DIGESTED if (folder / name).exists()},
         calibrations=_calibrations(folder / CALIBRATIONS),
     )
+
+
+def read_variants(folder: Path) -> list[Variant]:
+    """The variants that a run asked; none where nothing was attacked."""
+    path = folder / "variants.jsonl"
+    return read_rows(path, Variant) if path.exists() else []
 
 
 def read_rows(path: Path, model: type[AnyModel]) -> list[AnyModel]:

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unmirage.errors import UserError
-from unmirage.report import examples, figures, summary, tables, wording
+from unmirage.report import edits, examples, figures, summary, tables, wording
 from unmirage.report.load import RunData
-from unmirage.schema import Record
+from unmirage.schema import Record, Variant
 
 EXAMPLES = 8
 LEGEND = [("harm", "harmful answer"), ("other", "other"), ("off", "off topic"), ("refusal", "refusal")]
@@ -43,7 +43,7 @@ class Section:
     outcomes: list[tuple[str, Markup]]
 
 
-def render(runs: Sequence[RunData], *, title: str, show_harmful: bool) -> str:
+def render(runs: Sequence[RunData], *, title: str | None, show_harmful: bool) -> str:
     """The whole page as HTML."""
     records = [record for run in runs for record in run.records]
     harm = {
@@ -54,16 +54,21 @@ def render(runs: Sequence[RunData], *, title: str, show_harmful: bool) -> str:
         raise UserError(f"{runs[0].folder / 'metrics.json'} holds no asr, rr or utility; measure before reporting.")
     coherent = any(record.metric == "coherent" for record in records)
     chosen, attacks = _examples(runs, records, judges[0], show_harmful)
-    sections = [_section(records, table, i) for i, table in enumerate(headline)]
+    variants = [variant for run in runs for variant in run.variants]
+    said = edits.phrases(attacks.values(), variants)
+    sections = [_section(records, table, i, variants) for i, table in enumerate(headline)]
     script = files(__package__).joinpath("templates", "page.js").read_text(encoding="utf-8")
     return _environment().get_template("page.html.j2").render(
-        title=wording.printable(title),
+        title=wording.printable(said.title if title is None else title),
         sections=sections,
         legend=[*LEGEND, GARBLED] if coherent else LEGEND,
         coherent=coherent,
         examples=chosen,
         swaps=[swap for swap in (_first_swapped(chosen, True), _first_swapped(chosen, False)) if swap],
         attacks=attacks,
+        said=said,
+        kinds={harmful: _kind(attack, said, variants) for harmful, attack in attacks.items()},
+        owed=edits.phrases([row.attack for table in headline for row in table.effects] or attacks.values(), variants),
         pictures={e.picture.id: e.picture for e in chosen if e.picture}.values(),
         splits=[s for s in tables.splits_of(records) if s and any(e.query.split == s for e in chosen)],
         judges=judges,
@@ -93,8 +98,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     functions = ("percent", "interval", "points", "points_interval", "p_value", "record_value", "record_interval",
-                 "split_name", "swapped_in", "judge_meaning", "judge_name", "printable")  # fmt: skip
+                 "split_name", "judge_meaning", "judge_name", "printable")  # fmt: skip
     environment.filters.update({name: getattr(wording, name) for name in functions})
+    environment.filters["asked_with"] = edits.asked_with
     environment.globals.update(
         metric_name=wording.metric_name,
         metrics=tables.METRICS,
@@ -116,18 +122,27 @@ def _examples(
     return examples.build(runs, chosen, attacks, judge, show), attacks
 
 
+def _kind(attack: str | None, said: edits.Phrases, variants: Sequence[Variant]) -> str:
+    """What one attack does to a question, where the page's attacks do different things; else said already."""
+    own = edits.phrases([attack], variants)
+    return own.label if attack and said is edits.ATTACK and own is not said else ""
+
+
 def _first_swapped(chosen: Sequence[examples.Example], harmful: bool) -> examples.Example | None:
     return next((e for e in chosen if e.query.harmful is harmful and e.after), None)
 
 
-def _section(records: Sequence[Record], table: tables.HeadlineTable, index: int) -> Section:
-    bars = [(name, figures.outcomes(records, table, attacked=attacked)) for name, attacked in
-            (("as asked", False), ("one word swapped", True))]  # fmt: skip
+def _section(
+    records: Sequence[Record], table: tables.HeadlineTable, index: int, variants: Sequence[Variant]
+) -> Section:
+    bypass = edits.phrases([table.attacks["asr"]], variants)
+    bars = [(name, figures.outcomes(records, table, attacked=attacked, said=bypass)) for name, attacked in
+            (("as asked", False), (bypass.label, True))]  # fmt: skip
     return Section(
         key=f"part-{index}",
         name=wording.split_name(table.split),
         table=table,
-        summary=summary.summarise(table),
+        summary=summary.summarise(table, edits.phrases(table.attacks.values(), variants)),
         dumbbells=[(metric, figures.dumbbells(table, metric)) for metric in tables.METRICS],
         outcomes=[(name, bar) for name, bar in bars if bar is not None],
     )

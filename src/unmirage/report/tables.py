@@ -96,9 +96,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Pair:
-    """One metric of one model before and after the swapped word.
+    """One metric of one model before and after the attack.
 
-    `effect` is what is the word's own: after minus the control; of several controls the one that leaves least.
+    `effect` is what is the attack's own: after minus the control; of several controls the one that leaves least.
     """
 
     metric: str
@@ -129,7 +129,7 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class EffectRow:
-    """What one word does to one model beyond its control: both rates, and their paired difference."""
+    """What one attack does to one model beyond its control: both rates, and their paired difference."""
 
     model: str
     metric: str
@@ -239,7 +239,7 @@ def pair_of(records: Sequence[Record], metric: str, attack: str | None) -> Pair:
 
 
 def effect_rows(records: Sequence[Record]) -> list[EffectRow]:
-    """The effect of each word that has a control, by model; for any of K variants too."""
+    """The effect of each attack that has a control, by model; for any of K variants too."""
     rows = []
     for record in records:
         metric = record.metric.removesuffix("_effect")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unmirage.report.edits import Phrases, phrases
 from unmirage.report.naming import told_apart
 from unmirage.report.tables import EffectRow, controls_of, effect_rows
 from unmirage.report.wording import METRIC_LETTERS, printable
-from unmirage.schema import Record
+from unmirage.schema import Record, Variant
 
 COLUMNS = (
     ("asr", "ASR"), ("refusal", "refused"), ("coherent", "coherent"), ("ir", "irrelevant"), ("rr", "RR"),
@@ -22,21 +23,23 @@ LONGEST_NAME = 32
 HELD_BACK = ("filtered", "filtered_harmless")
 
 
-def headline(records: Sequence[Record], console: Console | None = None) -> None:
+def headline(records: Sequence[Record], console: Console | None = None, *, variants: Iterable[Variant] = ()) -> None:
     """Prints for each judge and split each model's rates in percent, before -> after its attack.
 
     Where attacks have controls, the effect of the word (attack minus control) comes first: it is the finding.
+    `variants` tell what the attacks did to the questions; without them their names must.
     """
     console = console or Console()
     console = console if console.is_terminal else Console(width=120, file=console.file)
     controlled = controls_of(records)
+    said = phrases({record.attack for record in records} - controlled, variants)
     several = len({record.data for record in records}) > 1
     for (judge, data, stress, split), part in _parts(records).items():
         where = [f"of {data}" if several else "", f"under {stress}" if stress else ""]
         if effects := effect_rows(part):
-            console.print(_effects(_title(judge, split, "effect of the word: attack - control", *where), effects))
+            console.print(_effects(_title(judge, split, f"effect of {said.cause}: attack - control", *where), effects))
         console.print(_table(_title(judge, split, *where), part, controlled))
-    for sentence in _notes(records):
+    for sentence in _notes(records, said):
         console.print(sentence)
 
 
@@ -48,9 +51,9 @@ def _parts(records: Sequence[Record]) -> dict[tuple[str, str, str | None, str | 
     return {key: told_apart([one.model_copy(update={"stress": None}) for one in part]) for key, part in found.items()}
 
 
-def _notes(records: Sequence[Record]) -> list[str]:
+def _notes(records: Sequence[Record], said: Phrases) -> list[str]:
     notes = [
-        "Percent, before -> after one word is swapped; in brackets the 95 % interval of the last figure.",
+        f"Percent, before -> after {said.clause}; in brackets the 95 % interval of the last figure.",
         "ASR, refused, irrelevant: of harmful questions. RR (refused), utility (right answer): of harmless ones.",
     ]
     if any(record.metric == "coherent" for record in records):
@@ -140,15 +143,19 @@ def _cell(records: Sequence[Record], metric: str) -> str:
     after = [r for r in found if r.attack is not None]
     if len(after) > 1:
         lines = [f"{_percent(b)}\n{_ends(b)}" for b in before]
-        return "\n".join([*lines, *(f"{_short(a)} -> {_percent(a)}\n{_ends(a)}" for a in after)])
+        names = _told_apart([str(a.attack) for a in after])
+        return "\n".join([*lines, *(f"{n} -> {_percent(a)}\n{_ends(a)}" for n, a in zip(names, after, strict=True))])
     return "\n".join(
         " -> ".join([_percent(b), *(_percent(a) for a in after)]) + "\n" + _ends(after[-1] if after else b)
         for b in before
     )
 
 
-def _short(record: Record) -> str:
-    return escape(printable(str(record.attack).partition(":")[2] or str(record.attack)))
+def _told_apart(attacks: Sequence[str]) -> list[str]:
+    """Names of attacks by their words, "what" of "first-word:what"; whole where two have the same words."""
+    short = [attack.partition(":")[2] or attack for attack in attacks]
+    repeated = len(set(short)) < len(set(attacks))
+    return [escape(printable(name)) for name in (attacks if repeated else short)]
 
 
 def _percent(record: Record) -> str:

@@ -91,14 +91,6 @@ def split_name(split: str | None) -> str:
     return SPLIT_NAMES.get(split, str(split))
 
 
-def swapped_in(attack: str | None) -> str:
-    """The word an edit puts in ("first-word:what" gives "What"); the edit's own name where it has none."""
-    if attack is None:
-        return ""
-    kind, colon, word = attack.partition(":")
-    return word.capitalize() if colon and word and kind == "first-word" else attack
-
-
 def judge_name(judge: str) -> str:
     """A judge without the version behind its @."""
     return judge.partition("@")[0]
