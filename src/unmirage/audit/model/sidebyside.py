@@ -123,7 +123,7 @@ def untouched_sentence(found: SideBySide) -> str:
     if not effects:
         return ""
     near = sum(abs(effect) <= NEAR for effect in effects)
-    middle = sum(abs(effect - mean) <= NEAR for effect, mean in zip(effects, _means_of_others(effects), strict=True))
+    middle = sum(abs(effect - mean) <= NEAR for effect, mean in zip(effects, means_of_others(effects), strict=True))
     return (
         f"Of {len(effects)} words that the data do not tie to refusal, {near} lie within {100 * NEAR:.0f} points "
         f"of the control words and {middle} within as much of one another's mean; they reach from "
@@ -131,7 +131,7 @@ def untouched_sentence(found: SideBySide) -> str:
     )
 
 
-def _means_of_others(values: Sequence[float]) -> list[float]:
+def means_of_others(values: Sequence[float]) -> list[float]:
     """Of each value the mean of the other ones; itself where it is alone."""
     if len(values) < 2:
         return list(values)

@@ -1,0 +1,199 @@
+"""The same words in several trained models: what is the data's doing, and what one model's own way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unmirage.audit.model.results import Metric, ModelAudit, Reading, SideBySide, WordPoint
+from unmirage.audit.model.sidebyside import means_of_others
+from unmirage.errors import UserError
+from unmirage.stats import benjamini_hochberg, mean_over_seeds
+from unmirage.stats.rates import t_probability
+
+FILE = "audit_model.json"
+SIGNIFICANT = 0.05
+
+Zero = Literal["untouched", "controls"]
+
+
+class WordOverRuns(WordPoint):
+    """One word over all models. effect, low, high: mean over them, and Student's t interval of it.
+
+    each: the effect in each model, in their order. p: of Student's t test that the mean is 0; None where all models
+    have the same effect. q: p after Benjamini-Hochberg over the words. untouched: the data do not tie it to refusal.
+    """
+
+    each: list[float]
+    untouched: bool
+    p: float | None = None
+    q: float | None = None
+    reading: Reading = "no effect"
+
+
+class OverRuns(BaseModel):
+    """All words by one metric against one zero.
+
+    zero: `controls`, neutral and random words, as in each audit; `untouched`, in each model the mean of the (other)
+    words that the data do not tie to refusal.
+    """
+
+    metric: Metric
+    zero: Zero
+    words: list[WordOverRuns]
+
+    def picture(self) -> SideBySide:
+        """The same as points beside the data."""
+        return SideBySide(metric=self.metric, points=list(self.words), n=len(self.words))
+
+
+class ModelAudits(BaseModel):
+    """The content of `audit_models.json`."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    models: list[str]
+    data: str
+    judge: str
+    found: list[OverRuns]
+    notes: list[str] = Field(default_factory=list)
+
+
+def read_audits(paths: Sequence[Path]) -> list[ModelAudit]:
+    """Audits of models, from their run folders or `audit_model.json` files; raises UserError for anything else."""
+    return [_read(path / FILE if path.is_dir() else path) for path in paths]
+
+
+def _read(path: Path) -> ModelAudit:
+    try:
+        return ModelAudit.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); give the folders of finished runs of `unmirage audit model`."
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path}, field {field!r}: {first['msg']}; give an {FILE} as `unmirage audit model` writes it."
+        ) from None
+
+
+def over_runs(audits: Sequence[ModelAudit], names: Sequence[str] | None = None) -> ModelAudits:
+    """The words that all models were asked with at the opening, their effects averaged over the models.
+
+    `names` tells the models apart where they are called alike. Raises UserError for fewer than two audits, audits of
+    different questions or by different judges, audits that know no data, and no word in common.
+    """
+    _check(audits)
+    metrics: list[Metric] = [one for one in ("leaning", "refusal") if all(_side(audit, one) for audit in audits)]
+    found = [_over(audits, metric, zero) for metric in metrics for zero in ("untouched", "controls")]
+    if not any(one.words for one in found):
+        raise UserError("no word was tried at the opening in all of these audits; give all of them the same --words.")
+    names = list(names or [audit.model for audit in audits])
+    return ModelAudits(
+        models=names,
+        data=audits[0].data,
+        judge=audits[0].judge,
+        found=[one for one in found if one.words],
+        notes=_notes(audits, found),
+    )
+
+
+def _check(audits: Sequence[ModelAudit]) -> None:
+    if len(audits) < 2:
+        raise UserError("one audit says nothing of other models; give two or more, better five.")
+    for what in ("data", "judge"):
+        if len(given := {getattr(audit, what) for audit in audits}) > 1:
+            raise UserError(f"the audits differ in their {what} ({', '.join(sorted(given))}); give audits of the same.")
+    for audit in audits:
+        if not any(side.untouched or _held(side) for side in audit.side_by_side):
+            raise UserError(
+                f"the audit of {audit.model} (run {audit.run}) knows no training data; audit it again with --data."
+            )
+
+
+def _side(audit: ModelAudit, metric: Metric) -> SideBySide | None:
+    return next((one for one in audit.side_by_side if one.metric == metric), None)
+
+
+def _held(side: SideBySide) -> bool:
+    return any(point.data_rate is not None for point in side.points)
+
+
+def _over(audits: Sequence[ModelAudit], metric: Metric, zero: Zero) -> OverRuns:
+    sides = [side for audit in audits if (side := _side(audit, metric))]
+    shifted = [_against_untouched(side) if zero == "untouched" else list(side.points) for side in sides]
+    effects = [{point.word: point for point in points} for points in shifted]
+    untouched = {word for side in sides for word in side.untouched}
+    common = [word for word in effects[0] if all(word in one for one in effects)]
+    if zero == "untouched" and len([word for word in common if word in untouched]) < 2:
+        return OverRuns(metric=metric, zero=zero, words=[])
+    words = [_word([one[word] for one in effects], word in untouched) for word in common]
+    return OverRuns(metric=metric, zero=zero, words=_corrected(words))
+
+
+def _against_untouched(side: SideBySide) -> list[WordPoint]:
+    """The points with the mean of the other untouched words as zero."""
+    free = [point.effect for point in side.points if point.word in side.untouched]
+    if len(free) < 2:
+        return []
+    middle = sum(free) / len(free)
+    others = iter(means_of_others(free))
+    return [
+        point.model_copy(update={"effect": point.effect - (next(others) if point.word in side.untouched else middle)})
+        for point in side.points
+    ]
+
+
+def _word(points: Sequence[WordPoint], untouched: bool) -> WordOverRuns:
+    each = [point.effect for point in points]
+    mean = mean_over_seeds(each)
+    known = points[0].model_dump() | {"effect": mean.value, "low": mean.low, "high": mean.high}
+    return WordOverRuns(**known, each=each, untouched=untouched, p=_p(each))
+
+
+def _p(values: Sequence[float]) -> float | None:
+    """Two-sided p of Student's one-sample t test; None where the values do not differ, for there is no t then."""
+    mean = mean_over_seeds(values)
+    n = len(values)
+    variance = math.fsum((value - mean.value) ** 2 for value in values) / (n - 1)
+    if variance == 0:
+        return None
+    t = abs(mean.value) / math.sqrt(variance / n)
+    return max(0.0, 1 - t_probability(math.atan(t / math.sqrt(n - 1)), n - 1))
+
+
+def _corrected(words: Sequence[WordOverRuns]) -> list[WordOverRuns]:
+    """With q values and what follows from them, from the word that does most for refusal down."""
+    tested = [word for word in words if word.p is not None]
+    qs = dict(zip([word.word for word in tested], benjamini_hochberg([word.p or 0.0 for word in tested]), strict=True))
+    found = [word.model_copy(update={"q": qs.get(word.word), "reading": _reading(word, qs)}) for word in words]
+    return sorted(found, key=lambda word: -word.effect)
+
+
+def _reading(word: WordOverRuns, qs: dict[str, float]) -> Reading:
+    if word.effect == 0 or qs.get(word.word, 0.0) >= SIGNIFICANT:
+        return "no effect"
+    return "refusal cue" if word.effect > 0 else "compliance cue"
+
+
+def _notes(audits: Sequence[ModelAudit], found: Sequence[OverRuns]) -> list[str]:
+    notes = []
+    tried = {point.word for audit in audits for side in audit.side_by_side for point in side.points}
+    kept = {word.word for one in found for word in one.words}
+    if missing := sorted(tried - kept):
+        notes.append(f"Not tried in all models, and left out: {', '.join(missing)}.")
+    predicted = sorted({p.word for a in audits for s in a.side_by_side for p in s.points if p.measured == "score"})
+    if predicted:
+        notes.append(
+            f"Predicted by a score in some model, not generated: {', '.join(predicted)}; `--no-score` generates all."
+        )
+    if len({audit.run for audit in audits}) < len(audits):
+        notes.append("One run is given more than once: the intervals are too narrow.")
+    return notes
