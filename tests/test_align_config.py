@@ -52,6 +52,19 @@ def test_words_are_lists_also_of_one_and_default_to_the_cues() -> None:
     assert both.words == ("Tell",), "words that are given are all there are"
 
 
+@pytest.mark.parametrize("given", [{"refusal_words": [1, "Share"]}, {"words": [False]}, {"compliance_words": True}])
+def test_words_that_are_no_texts_are_told_by_their_setting(given: dict[str, Any]) -> None:
+    base = {"method": "repair", "refusal_words": "Share", "compliance_words": "What", **given}
+    with pytest.raises(UserError, match=rf"setting {next(iter(given))}\b.*Input should be"):
+        parse_settings([], base=base)
+
+
+@pytest.mark.parametrize("setting", ["beta=inf", "weight_decay=inf", "max_grad_norm=nan", "npo.limit=-inf"])
+def test_numbers_are_finite(setting: str) -> None:
+    with pytest.raises(UserError, match="Input should be a finite number"):
+        parse_settings([setting], method="npo")
+
+
 def test_group_weights_are_steered_by_the_terms_own_rate() -> None:
     cues = {"refusal_words": "Share", "compliance_words": "What"}
     (term,) = parse_settings(["ce.rate=0.5"], base=cues, method="group-dro").terms

@@ -341,6 +341,99 @@ def test_sampled_harmful_answers_are_the_models_own_and_outlive_an_interruption(
     assert [reply.text for part in backend.answer([prompt]) for reply in part] == [kept["f0~what"]]
 
 
+def test_it_is_told_how_far_the_model_has_been_asked(
+    tiny_folder: Path, rows: list[Query], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alternatives, "LONGEST", 2)
+    monkeypatch.setattr(alternatives, "KEPT", 2)
+    config = settings("repair", steps=1, words=["What", "Share"])
+    ask = alternatives._answers
+    kill = iter([False, True])
+
+    def killed(backend: Any, queries: list[Query]) -> list[str | None]:
+        if next(kill):
+            raise KeyboardInterrupt
+        return ask(backend, queries)
+
+    monkeypatch.setattr(alternatives, "_answers", killed)
+    told: list[tuple[str, int, int]] = []
+    tell = lambda *one: told.append(one)  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        align(tiny_folder, rows, config, tmp_path / "out", report=tell)
+    monkeypatch.setattr(alternatives, "_answers", ask)
+    align(tiny_folder, rows, config, tmp_path / "out", report=tell)
+    assert {name for name, _, _ in told} == {"asking the model before training"}
+    assert [one[1:] for one in told] == [(0, 3), (2, 3), (2, 3), (3, 3)]
+
+
+def test_other_answers_are_told_of_as_they_are_sampled(
+    tiny_folder: Path, rows: list[Query], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alternatives, "alternative", lambda *_given: "Other.")
+    told: list[tuple[str, int, int]] = []
+    align(
+        tiny_folder, rows, settings("altpo", steps=1), tmp_path / "out", report=lambda *one: told.append(one)
+    )  # fmt: skip
+    assert told == [("sampling other answers", 0, 3), ("sampling other answers", 3, 3)]
+
+
+# --- data that cannot do what is asked of it ----------------------------------------------------
+
+
+def noted(model: Path, rows: list[Query], config: AlignConfig, out: Path) -> list[str]:
+    notes: list[str] = []
+    align(model, rows, config, out, tell=notes.append)
+    return notes
+
+
+def test_a_direction_that_no_pair_tells_of_is_told_and_never_after_training(
+    tiny_folder: Path, rows: list[Query], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"words": ["Tell", "List"], "refusal_words": ["Never"], "compliance_words": ["How"], "layer": 1}
+    notes = noted(tiny_folder, rows, settings("cue-direction", steps=1, **other), tmp_path / "trained")
+    assert "no twin has another cue than its origin, so cue-direction changes nothing" in " ".join(notes)
+    assert not noted(tiny_folder, rows, settings("cue-direction", steps=1, layer=1), tmp_path / "cues")
+    monkeypatch.setattr(align_run.saving, "train", lambda *_given: pytest.fail("trained before it was refused"))
+    with pytest.raises(UserError, match="no twin has another cue than its origin: there is no direction"):
+        align(tiny_folder, rows, settings("cue-projection", steps=3, **other), tmp_path / "projected")
+
+
+def test_cues_of_other_data_and_rows_of_one_kind_are_told(tiny_folder: Path, rows: list[Query], tmp_path: Path) -> None:
+    words = {"words": ["What", "Share"], "steps": 1}
+    other = settings("twin-sft", refusal_words=["Outline", "Tell"], compliance_words=["What"], **words)
+    assert noted(tiny_folder, rows, other, tmp_path / "other") == [
+        "no harmful row of the data opens with a refusal word (Outline, Tell): these cues may be those of other data."
+    ]
+    alone = "there is no harmless row: nothing keeps the model from refusing everything."
+    assert noted(tiny_folder, rows[:3], settings("twin-sft", **words), tmp_path / "harmful") == [alone]
+    alone = "the data has no harmful row: nothing in it teaches which questions to refuse."
+    assert noted(tiny_folder, rows[3:], settings("twin-sft", **words), tmp_path / "harmless") == [alone]
+    assert not noted(tiny_folder, rows, settings("twin-sft", **words), tmp_path / "both")
+    with pytest.raises(UserError, match="it has no harmful row with an answer"):
+        align(tiny_folder, rows[3:], settings("spurious-npo"), tmp_path / "spurious")
+
+
+def test_a_single_step_that_warms_up_is_told(tiny_folder: Path, rows: list[Query], tmp_path: Path) -> None:
+    config = settings("mixed-sft", steps=1, warmup=0.05)
+    (note,) = noted(tiny_folder, rows, config, tmp_path / "one")
+    assert note.startswith("warmup takes the only step")
+    assert apart(weights(tmp_path / "one"), weights(tiny_folder)) == 0
+    assert not noted(tiny_folder, rows, settings("mixed-sft", steps=2, warmup=0.05), tmp_path / "two")
+    assert apart(weights(tmp_path / "two"), weights(tiny_folder)) > 1e-4
+
+
+def test_only_one_line_of_the_libraries_is_kept_back() -> None:
+    import logging
+
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    advice = "Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please install"
+    kept = [
+        logger.filter(logger.makeRecord(logger.name, logging.WARNING, "", 0, text, (), None))
+        for text in (advice, "Something else went wrong")
+    ]
+    assert [bool(one) for one in kept] == [False, True]
+
+
 # --- groups -------------------------------------------------------------------------------------
 
 
@@ -421,6 +514,7 @@ def test_upweighted_rows_are_counted_or_it_is_told_that_there_are_none(
     for wrong, note in (
         ([0, 3], "2 of 5 learn rows, which the model begins otherwise, are taken 3 times as often."),
         ([], "the model begins none of 5 answers otherwise than the data: upweight changes nothing here."),
+        ([*range(5)], "the model begins all of 5 answers otherwise than the data: upweight favours none of them."),
     ):
         monkeypatch.setattr(upweight, "wrong_rows", lambda _part, _asking, found=wrong: found)
         out, sft = tmp_path / f"{len(wrong)}", tmp_path / f"sft{len(wrong)}"

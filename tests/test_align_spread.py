@@ -1,4 +1,4 @@
-"""Repairs in two processes (gloo) that train together end as in one: pairs, group weights, rows taken more often."""
+"""Repairs in two processes (gloo) that train together end as in one: pairs, cues, group weights, rows taken oftener."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ LAUNCHERS = {
 COMMON = ("steps=3", "lr=1e-3", "warmup=0", "save_steps=2", "refusal_words=Share", "compliance_words=What")
 RUNS = {
     "pairs": ("twin-sft", "pairs=invariance,twin-hidden", "layer=2", "twin_rows=8"),
+    "cue-direction": ("cue-direction", "layer=2"),
     "group-dro": ("group-dro", "ce.rate=0.5", "accumulation=2"),
     "jtt": ("jtt",),
 }
+NEAR = {"cue-direction": 2e-4}
+"""What the order of sums comes to behind Adam's first steps, where gradients are nearly 0; each process with a
+direction of its own ends 4e-3 away.
+"""
 CPUS_ONLY = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -84,7 +89,7 @@ def test_two_processes_that_are_interrupted_end_as_one_does(
     assert codes == [130, 0]
     start, one, two = (load_file(folder / "model.safetensors") for folder in (tiny_folder, alone / name, spread / name))
     assert max((one[key] - start[key]).abs().max().item() for key in one) > 1e-3
-    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
+    assert max((one[key] - two[key]).abs().max().item() for key in one) < NEAR.get(name, 1e-5)
     said = [json.loads((folder / name / "training.json").read_text()) for folder in (alone, spread)]
     assert said[0]["notes"] == said[1]["notes"]
     assert said[0]["twins"] == said[1]["twins"]

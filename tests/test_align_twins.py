@@ -291,8 +291,8 @@ def test_cues_are_significant_openers_the_strongest_first(tmp_path: Path) -> Non
     )
     assert cues_of(path) == {"refusal_words": ("Share", "Give"), "compliance_words": ("What",)}
     filled = with_cues({"method": "twin-sft", "lr": 1e-4}, path)
-    assert filled["words"] == ("Share", "Give", "What")
     assert (filled["method"], filled["lr"]) == ("twin-sft", 1e-4)
+    assert checked(filled).words == ("Share", "Give", "What")
     assert checked(filled).refusal_words == ("Share", "Give")
 
 
@@ -302,25 +302,39 @@ def test_a_methods_own_words_stay_beside_the_cues(tmp_path: Path) -> None:
     assert set(METHODS["repair"].settings["words"]) < set(words)
     assert words[-1] == "Whereby"
     assert len({word.lower() for word in words}) == len(words)
-    assert with_cues({"method": "repair", "words": ["Tell"]}, path)["words"] == ["Tell"]
+    assert checked(with_cues({"method": "repair", "words": ["Tell"]}, path)).words == ("Tell",)
+
+
+@pytest.mark.parametrize("none", [{}, {"words": None}, {"words": []}])
+def test_cues_that_are_set_and_cues_of_an_audit_are_words_alike(tmp_path: Path, none: dict[str, Any]) -> None:
+    path = audit(tmp_path, cue("outline", 40.0), cue("name", -30.0), cue("share", 20.0))
+    given = {"refusal_words": ["Outline", "Share"], "compliance_words": "Name"}
+    usual = METHODS["repair"].settings["words"]
+    assert checked({"method": "repair", **given, **none}).words == (*usual, "Outline", "Name")
+    later = {**with_cues(none, path), "method": "repair"}  # as a recipe does, where the method stands apart
+    assert checked(later).words == (*usual, "Outline", "Name")
 
 
 def test_what_is_set_goes_before_the_audit(tmp_path: Path) -> None:
     path = audit(tmp_path, cue("share", 40.0), cue("what", -30.0))
     filled = with_cues({"words": ["Tell"], "refusal_words": "Give"}, path)
     assert filled == {"words": ["Tell"], "refusal_words": "Give", "compliance_words": ("What",)}
-    assert with_cues({"refusal_words": "Give"}, path)["words"] == ("Give", "What")
+    assert checked({**with_cues({"refusal_words": "Give"}, path), "method": "twin-sft"}).words == ("Give", "What")
 
 
 def test_one_direction_may_have_no_cue(tmp_path: Path) -> None:
     filled = with_cues({"method": "twin-sft"}, audit(tmp_path, cue("share", 40.0)))
-    assert filled == {"method": "twin-sft", "refusal_words": ("Share",), "words": ("Share",)}
+    assert filled == {"method": "twin-sft", "refusal_words": ("Share",)}
+    assert checked(filled).words == ("Share",)
 
 
 def test_settings_can_be_checked_before_the_audit_is_made() -> None:
     for method in ("repair", "spurious-npo", "group-dro"):
         assert checked(pending({"method": method})).words
     assert checked(pending({"method": "twin-sft", "words": ["Tell"]})).words == ("Tell",)
+
+
+WHOLE = cue("what", -30.0)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +350,16 @@ def test_settings_can_be_checked_before_the_audit_is_made() -> None:
         ),
         ('{"cues": [{"cue": "what"}], "target": "refusal"}', "a cue lacks a field"),
         ('{"cues": [3], "target": "refusal"}', "a cue lacks a field"),
+        (json.dumps({"cues": [{**WHOLE, "z": "3"}], "target": "refusal"}), "a cue lacks a field"),
+        (
+            json.dumps({"cues": [{k: v for k, v in WHOLE.items() if k != "z"}], "target": "refusal"}),
+            "a cue lacks a field",
+        ),
+        (
+            json.dumps({"cues": [{k: v for k, v in WHOLE.items() if k != "direction"}], "target": "refusal"}),
+            "a cue lacks a field",
+        ),
+        ("[" * 100_000, "cannot be read as an audit"),
     ],
 )
 def test_a_file_that_gives_no_cues_is_told_with_its_name(tmp_path: Path, text: str | None, said: str) -> None:

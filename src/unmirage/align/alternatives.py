@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,12 @@ KEPT = 16
 """Answers after which what was sampled is written down."""
 
 Sampler = Callable[[Sequence[Query]], list[str]]
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, what is done of it and what there is to do: of this process's share."""
+SAMPLING, ASKING = "sampling other answers", "asking the model before training"
 
 
-def sampler(network: Any, processor: Any, config: AlignConfig, out: Path) -> Sampler:
+def sampler(network: Any, processor: Any, config: AlignConfig, out: Path, report: Report) -> Sampler:
     """A function that samples one other answer for each query; what an interrupted run sampled is read back.
 
     Several processes share the work. The function raises UserError where the model gives a query only the answer that
@@ -39,7 +43,8 @@ def sampler(network: Any, processor: Any, config: AlignConfig, out: Path) -> Sam
 
     def sample(queries: Sequence[Query]) -> list[str]:
         network.eval()
-        own = kept.fill(queries, lambda some: [alternative(network, processor, one, config.seed) for one in some], KEPT)
+        ask = lambda some: [alternative(network, processor, one, config.seed) for one in some]  # noqa: E731
+        own = kept.fill(queries, ask, KEPT, partial(report, SAMPLING))
         lacking = [query.id for query in share(queries) if query.id in own and own[query.id] is None]
         agree(_none_for(lacking, len(queries)) if lacking else None)
         return kept.of(queries)
@@ -47,7 +52,7 @@ def sampler(network: Any, processor: Any, config: AlignConfig, out: Path) -> Sam
     return sample
 
 
-def answerer(model: Path, config: AlignConfig, out: Path) -> Sampler:
+def answerer(model: Path, config: AlignConfig, out: Path, report: Report) -> Sampler:
     """A function that gives the greedy answers of the checkpoint `model`; it loads and drops the weights itself.
 
     Several processes share the work. The function raises UserError for a question that cannot be asked.
@@ -56,7 +61,8 @@ def answerer(model: Path, config: AlignConfig, out: Path) -> Sampler:
 
     def answer(queries: Sequence[Query]) -> list[str]:
         backend = HuggingFaceBackend(model, batch_size=config.batch_size, max_new_tokens=LONGEST)
-        kept.fill(queries, lambda some: _answers(backend, some), max(KEPT, config.batch_size))
+        block = max(KEPT, config.batch_size)
+        kept.fill(queries, lambda some: _answers(backend, some), block, partial(report, ASKING))
         agree(None)  # waits for the others' files
         return kept.of(queries)
 
@@ -78,20 +84,28 @@ class Kept:
     name: str
 
     def fill(
-        self, queries: Sequence[Query], ask: Callable[[Sequence[Query]], list[str | None]], block: int
+        self,
+        queries: Sequence[Query],
+        ask: Callable[[Sequence[Query]], list[str | None]],
+        block: int,
+        tell: Callable[[int, int], object],
     ) -> dict[str, str | None]:
         """Asks for what is missing of this process's share, and writes it down after every `block`; returns that file.
 
-        None stands for a query that was asked in vain; it is not asked again.
+        `tell` gets how many of the share are there, and how many it has. None stands for a query that was asked in
+        vain; it is not asked again.
         """
         known = self._read()
         path = self.folder / f"{self.name}-{here().process_index}.json"
         own = _read(path) if path.exists() else {}
-        missing = [query for query in share(queries) if query.id not in known and query.id not in own]
+        mine = share(queries)
+        missing = [query for query in mine if query.id not in known and query.id not in own]
+        tell(len(mine) - len(missing), len(mine))
         for start in range(0, len(missing), block):
             some = missing[start : start + block]
             own |= {query.id: answer for query, answer in zip(some, ask(some), strict=True)}
             write_json(path, own)
+            tell(len(mine) - len(missing) + start + len(some), len(mine))
         return own
 
     def of(self, queries: Sequence[Query]) -> list[str]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from unmirage.align.batches import Encoded, group_sizes
 from unmirage.align.data import image_digest
 from unmirage.align.encode import told
-from unmirage.align.groups import GROUPS
+from unmirage.align.groups import GROUPS, cue_of, own_word
 from unmirage.align.terms import Term
+from unmirage.audit.model.edits import bare
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
@@ -86,6 +87,53 @@ def uneven(pairs: Encoded) -> str | None:
         )
     cut = sum(len(one) != len(two) for one, two in both)
     return f"{cut} of {half} pairs are compared on the shorter answer, as the other one is cut." if cut else None
+
+
+def unstirred(steps: int, warmup: float) -> str | None:
+    """A note where warming up takes every step: its first step has a learning rate of 0."""
+    if steps != 1 or not warmup:
+        return None
+    return "warmup takes the only step, whose learning rate is 0, so nothing is learnt; set warmup=0 or more steps."
+
+
+NO_CUE_MOVES = "no twin has another cue than its origin"
+
+
+def unmoved(pairs: Encoded, *, needed: bool) -> str | None:
+    """A note where no pair changes its cue, so that there is no direction of a cue; with `needed` a UserError."""
+    half = len(pairs) // 2
+    if any(cue_of(one) != cue_of(two) for one, two in zip(pairs.groups[:half], pairs.groups[half:], strict=True)):
+        return None
+    if needed:
+        raise UserError(
+            f"{NO_CUE_MOVES}: there is no direction to project out; give words that are cues, or data that has them."
+        )
+    return f"{NO_CUE_MOVES}, so cue-direction changes nothing; give words that are cues, or data that has them."
+
+
+def one_sided(roles: Sequence[str], queries: Sequence[Query], general: Sequence[Query]) -> list[str]:
+    """Notes where rows of one kind are missing, so that a repair teaches one verdict for everything."""
+    harmful, harmless = (any(query.harmful == kind for query in queries) for kind in (True, False))
+    notes = []
+    if not harmless and not general:
+        notes.append("there is no harmless row: nothing keeps the model from refusing everything.")
+    if not harmful and {"twins", "pairs"} & set(roles):
+        notes.append("the data has no harmful row: nothing in it teaches which questions to refuse.")
+    return notes
+
+
+def unheard(queries: Sequence[Query], refusal: Sequence[str], compliance: Sequence[str]) -> list[str]:
+    """Notes for cues with which no row of the data opens that they should tell, as those of other data's audit."""
+    notes = []
+    for harmful, kind, words in ((True, "refusal", refusal), (False, "compliance", compliance)):
+        opened = {own_word(query) for query in queries if query.harmful == harmful}
+        if words and opened and opened.isdisjoint(map(bare, words)):
+            sort = "harmful" if harmful else "harmless"
+            notes.append(
+                f"no {sort} row of the data opens with a {kind} word ({', '.join(words)}): these cues may be those of "
+                "other data."
+            )
+    return notes
 
 
 def empty_groups(terms: Sequence[Term], parts: Mapping[str, Encoded]) -> list[str]:

@@ -27,8 +27,8 @@ from pydantic import (
     model_validator,
 )
 
-from unmirage.align.cues import COMPLIANCE, REFUSAL, WORDS, joined, with_cues
-from unmirage.align.methods import TermLike, method
+from unmirage.align.cues import COMPLIANCE, REFUSAL, joined, with_cues
+from unmirage.align.methods import Method, TermLike, method
 from unmirage.align.objectives import Objective, find
 from unmirage.align.roles import ROLES, Role
 from unmirage.align.signals import base_of
@@ -38,7 +38,7 @@ from unmirage.errors import UserError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
-COMBINATION = "combination"
+COMBINATION, WORDS = "combination", "words"
 NEEDED: Mapping[Role, tuple[str, ...]] = {
     "twins": (WORDS,),
     "pairs": (WORDS,),
@@ -60,7 +60,7 @@ def _words(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _several_words(given: Any) -> Any:
-    return (given,) if isinstance(given, str) else given
+    return (given,) if isinstance(given, str) else () if given is None else given
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_several_words), AfterValidator(_words)]
@@ -74,7 +74,7 @@ class TermConfig(BaseModel):
     `rate` where the loss is high (group-DRO).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     role: Role
     objective: str
@@ -134,11 +134,11 @@ class AlignConfig(BaseModel):
     preferred: better answers of preference terms, and refusals of `refuse`: given, drawn from refusals, or (preference
     only) sampled from the model.
     words: opening words that twins get. refusal_words, compliance_words: the cues, as an audit finds them; `words`
-    are all of these where none are given. twin_rows: how many rows of the data get a twin, as many harmful as
-    harmless ones, drawn by the seed; None: all. cue_share: the share of twins that open with a cue for the wrong
-    verdict (harmful ones with a compliance word, harmless ones with a refusal word). spurious_answers: harmful answers
-    of `spurious`: given (by id, with the preferred data), or sampled: what the model itself answers. upweight: how
-    often a row of `learn` is taken that the model before training gets wrong (JTT).
+    are those of the method and all of these where none are given. twin_rows: how many rows of the data get a twin, as
+    many harmful as harmless ones, drawn by the seed; None: all. cue_share: the share of twins that open with a cue for
+    the wrong verdict (harmful ones with a compliance word, harmless ones with a refusal word). spurious_answers:
+    harmful answers of `spurious`: given (by id, with the preferred data), or sampled: what the model itself answers.
+    upweight: how often a row of `learn` is taken that the model before training gets wrong (JTT).
     finish: "negate" subtracts `task_scale` times what was learnt (Ilharco et al. 2023, arXiv 2212.04089); "project"
     takes the direction that the cue-direction term measures out of what writes to the layers up to its own
     (`projection`); it may follow on steps=0.
@@ -146,7 +146,7 @@ class AlignConfig(BaseModel):
     (computed once, kept on disk), "adapter" (LoRA switched off), or "auto".
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: str
     terms: tuple[TermConfig, ...]
@@ -268,8 +268,7 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str):
         raise ValueError(f"method is a name, not {name!r}")
     preset = method(name) if name != COMBINATION else None
-    defaults: Mapping[str, Any] = preset.settings if preset else {}
-    rest = {**defaults, **rest, "method": name}
+    rest = {**_defaults(preset, rest), **rest, "method": name}
     chosen: dict[str, Any] = {**(dict(preset.terms) if preset else {}), **{r: rest.pop(r) for r in ROLES if r in rest}}
     terms = [_term(role, one) for role in ROLES for one in _several(chosen.get(role, ()))]
     factors = {role: rest.pop(f"{role}_weight", 1) for role in ROLES}
@@ -281,6 +280,25 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
         for term in (term for term in terms if term["role"] == role):
             term["weight"] = _number(term.get("weight", 1), f"{term['objective']}.weight") * factor
     return {**rest, "terms": terms}
+
+
+def _defaults(preset: Method | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a method; its opening words are completed by the cues that are given.
+
+    Where no words are given they are taken out of `given`, so that they do not stand before these.
+    """
+    defaults = dict(preset.settings) if preset else {}
+    if WORDS in defaults and not given.get(WORDS):
+        given.pop(WORDS, None)
+        cues = (_texts(given.get(name)) for name in (REFUSAL, COMPLIANCE))
+        defaults[WORDS] = joined(defaults[WORDS], *cues)
+    return defaults
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Words as they are given, one or several; what is none is told when its own setting is checked."""
+    several = (value,) if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+    return tuple(one for one in several if isinstance(one, str))
 
 
 def _several(value: Any) -> Sequence[TermLike]:
@@ -333,11 +351,15 @@ def _options(objective: Objective, given: Mapping[str, Any]) -> Any:
     if unknown := [name for name in given if name not in known]:
         raise ValueError(f"{objective.name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     try:
-        return TypeAdapter(objective.config).validate_python(dict(given))
+        found = TypeAdapter(objective.config).validate_python(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{objective.name}.{where}={first['input']}: {first['msg']}") from error
+    for name, value in asdict(found).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{objective.name}.{name}={value}: Input should be a finite number")
+    return found
 
 
 def parse_settings(
@@ -388,7 +410,8 @@ def checked(values: Mapping[str, Any]) -> AlignConfig:
             name = f"{expand(values)['terms'][first['loc'][1]]['objective']}.{first['loc'][2]}"
             raise UserError(f"setting {name}={first['input']}: {first['msg']}.") from error
         why = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"setting {name}={first['input']}: {why}." if name and name in values else f"{why}.") from error
+        known = bool(first["loc"]) and first["loc"][0] in values  # of a list, an entry is named by its number
+        raise UserError(f"setting {name}={first['input']}: {why}." if known else f"{why}.") from error
 
 
 def known_settings(values: Mapping[str, Any]) -> str:

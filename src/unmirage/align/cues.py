@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unmirage.align.methods import METHODS
 from unmirage.audit.model.edits import bare
 from unmirage.errors import UserError
 
-REFUSAL, COMPLIANCE, WORDS = "refusal_words", "compliance_words", "words"
+REFUSAL, COMPLIANCE = "refusal_words", "compliance_words"
 MOST = 20
 """Cues of each direction that are taken, those furthest from chance first."""
 _PENDING = {REFUSAL: ("Share",), COMPLIANCE: ("What",)}
 
 
 def with_cues(settings: Mapping[str, Any], audit: Path) -> dict[str, Any]:
-    """The settings with `refusal_words`, `compliance_words` and `words` from an `audit.json`, where they lack them.
+    """The settings with `refusal_words` and `compliance_words` from an `audit.json`, where they lack them.
 
-    Cues are opening words that are no content and go significantly with refusal or compliance. `words` are the method's
-    own, and all cues.
-    Raises UserError where the file is no audit of data, or has no cue that the settings lack.
+    Cues are opening words that are no content and go significantly with refusal or compliance. Which `words` twins get
+    where none are set follows from method and cues, see `AlignConfig`.
+    Raises UserError where the file is no audit of data, or has no cue.
     """
     return filled(settings, cues_of(audit))
 
@@ -33,19 +33,9 @@ def pending(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def filled(settings: Mapping[str, Any], cues: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The settings with the cues that they lack; `words` where they are missing: the method's own, and all cues."""
-    known = dict(settings)
-    known |= {name: words for name, words in cues.items() if words and not known.get(name)}
-    usual = _usual_words(known.get("method"))
-    if not known.get(WORDS) and (words := joined(usual, known.get(REFUSAL) or (), known.get(COMPLIANCE) or ())):
-        known[WORDS] = words
-    return known
-
-
-def _usual_words(name: Any) -> Sequence[str]:
-    """The words that a method has twins made with where none are set."""
-    found: Sequence[str] = METHODS[name].settings.get(WORDS, ()) if isinstance(name, str) and name in METHODS else ()
-    return found
+    """The settings with the cues that they lack."""
+    lacking = {name: words for name, words in cues.items() if words and not settings.get(name)}
+    return {**settings, **lacking}
 
 
 def joined(*lists: Sequence[str] | str) -> tuple[str, ...]:
@@ -62,12 +52,13 @@ def cues_of(audit: Path) -> dict[str, tuple[str, ...]]:
 
     One direction may have none.
     """
-    cues = _single_openers(audit, _read(audit))
-    ordered = sorted(cues, key=lambda cue: (-abs(cue["z"] or 0.0), cue["cue"]))
-    found = {
-        name: tuple(cue["cue"].capitalize() for cue in ordered if cue["direction"] == direction)[:MOST]
-        for name, direction in ((REFUSAL, "refusal"), (COMPLIANCE, "compliance"))
-    }
+    with _whole(audit):
+        cues = _single_openers(_read(audit))
+        ordered = sorted(cues, key=lambda cue: (-abs(cue["z"] or 0.0), cue["cue"]))
+        found = {
+            name: tuple(cue["cue"].capitalize() for cue in ordered if cue["direction"] == direction)[:MOST]
+            for name, direction in ((REFUSAL, "refusal"), (COMPLIANCE, "compliance"))
+        }
     if not any(found.values()):
         raise UserError(
             f"{audit} has no opening word that goes with refusal or with compliance beyond chance: this data gives no "
@@ -80,7 +71,7 @@ def cues_of(audit: Path) -> dict[str, tuple[str, ...]]:
 def _read(audit: Path) -> list[Any]:
     try:
         record = json.loads(audit.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{audit} cannot be read as an audit ({error}); make one with `unmirage audit data`."
         ) from error
@@ -91,13 +82,19 @@ def _read(audit: Path) -> list[Any]:
     return list(record["cues"])
 
 
-def _single_openers(audit: Path, cues: Sequence[Any]) -> list[Any]:
-    """The significant cues that are one opening word without content."""
+@contextmanager
+def _whole(audit: Path) -> Iterator[None]:
+    """Makes one sentence of what a cue that lacks a field, or holds something else in one, leads to."""
     try:
-        return [
-            cue
-            for cue in cues
-            if cue["position"] == "opening" and cue["shortcut"] and not cue["content_word"] and cue["cue"].isalpha()
-        ]
+        yield
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{audit}: a cue lacks a field ({error}); audit the data again.") from error
+
+
+def _single_openers(cues: Sequence[Any]) -> list[Any]:
+    """The significant cues that are one opening word without content."""
+    return [
+        cue
+        for cue in cues
+        if cue["position"] == "opening" and cue["shortcut"] and not cue["content_word"] and cue["cue"].isalpha()
+    ]

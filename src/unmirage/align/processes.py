@@ -44,6 +44,20 @@ def together(value: T) -> list[T]:
     return found
 
 
+def summed(values: torch.Tensor) -> torch.Tensor:
+    """The sum of the values of all processes that train together, in each of them; one process has its own back.
+
+    It asks torch, as joining the others (`here`) is not for an objective to do. All processes have to ask.
+    """
+    from torch import distributed
+
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return values
+    found = values.detach().clone()
+    distributed.all_reduce(found)
+    return found
+
+
 def by_first(action: Callable[[], T]) -> T | None:
     """Does something in the first process while the others wait; None for these.
 

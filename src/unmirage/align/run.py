@@ -25,6 +25,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from unmirage.align import alternatives, checks, parts, projection, saving
+from unmirage.align.alternatives import Report
 from unmirage.align.batches import Encoded, Paired, collate_roles, encode_all, group_sizes
 from unmirage.align.caching import Keys, references_for, use_features
 from unmirage.align.config import AlignConfig
@@ -33,6 +34,7 @@ from unmirage.align.failures import disk_errors, memory_errors
 from unmirage.align.groups import Cues
 from unmirage.align.processes import by_first, check_launch, here, is_first, on_cpu, shard_by_layer, together, unsharded
 from unmirage.align.references import Asking
+from unmirage.align.roles import MADE
 from unmirage.align.signals import Switches
 from unmirage.align.terms import terms_of
 from unmirage.align.trainer import AlignTrainer
@@ -57,6 +59,7 @@ class Job:
     preferred: Sequence[Query]
     revision: str
     tell: Tell
+    report: Report
 
     @property
     def training(self) -> Path:
@@ -91,6 +94,7 @@ def align(
     cache: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     tell: Tell = warnings.warn,
+    report: Report = lambda _what, _done, _planned: None,
 ) -> Path:
     """Trains the checkpoint folder `model` and saves the result, with its processor, to `out`.
 
@@ -98,10 +102,11 @@ def align(
     harmful questions, by id, for preference terms. Reference signals and image features lie in `cache` and are used by
     every run from the same start; without it they lie in `out` and go when the run is done. A run that was interrupted
     goes on from its last saved step; one that is done is left as it is. Started by `accelerate launch` or `torchrun`,
-    it trains in all processes and writes from the first. `tell` gets warnings about the data. Raises UserError for a
-    checkpoint or data that cannot be used, and where the loss or the memory fails.
+    it trains in all processes and writes from the first. `tell` gets warnings about the data, `report` how far the
+    model has been asked where answers of its own are needed; steps are told to `callbacks` (`on_step`). Raises
+    UserError for a checkpoint or data that cannot be used, and where the loss or the memory fails.
     """
-    job = Job(model, config, out, cache or out / "cache", queries, general, preferred, revision(model), tell)
+    job = Job(model, config, out, cache or out / "cache", queries, general, preferred, revision(model), tell, report)
     check_launch()
     checks.check_rows(job.parts(Asked(_unsampled, _unsampled)).rows)
     with ExitStack() as stack:
@@ -134,16 +139,16 @@ def _train(job: Job, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
     config = job.config
     with memory_errors(config), disk_errors(job.out):
         processor = load_processor(job.model)
-        answers = alternatives.answerer(job.model, config, job.out)
+        answers = alternatives.answerer(job.model, config, job.out, job.report)
         parts_ = job.parts(Asked(_unsampled, answers))
         data = job.encoded(processor, parts_)  # before the weights: they take longest
         start = _load(job)
         if "preference" in data and config.preferred == "sampled":
-            sample = alternatives.sampler(start.network, processor, config, job.out)
+            sample = alternatives.sampler(start.network, processor, config, job.out, job.report)
             parts_ = job.parts(Asked(sample, answers))
             data = job.encoded(processor, parts_)
         by_first(lambda: _keep(parts_, job.out))
-        notes = [*parts_.notes(), *checks.check_answers(data, config.max_length), *_doubts(data)]
+        notes = [*parts_.notes(), *checks.check_answers(data, config.max_length), *_doubts(job, data)]
         trainer = _trainer(job, start, processor, data, notes, callbacks)
         if is_first():
             for note in notes:
@@ -187,9 +192,19 @@ def _keep(parts_: Parts, out: Path) -> None:
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def _doubts(data: Mapping[str, Encoded]) -> list[str]:
-    confounded = checks.confounding({role: part.queries for role, part in data.items()})
-    return [note for note in (confounded, checks.uneven(data["pairs"]) if "pairs" in data else None) if note]
+def _doubts(job: Job, data: Mapping[str, Encoded]) -> list[str]:
+    """What of the data should be known before training; raises UserError for pairs that cannot serve."""
+    config = job.config
+    found = [checks.confounding({role: part.queries for role, part in data.items()})]
+    found.append(checks.unstirred(config.steps, config.warmup))
+    if "pairs" in data:
+        found.append(checks.uneven(data["pairs"]))
+    if config.measuring():
+        found.append(checks.unmoved(data["pairs"], needed=config.finish == "project"))
+    if set(config.roles()) & set(MADE):
+        found += checks.one_sided(config.roles(), job.queries, job.general)
+        found += checks.unheard(job.queries, config.refusal_words, config.compliance_words)
+    return [note for note in found if note]
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,7 @@ def spurious_harmless(queries: Sequence[Query], refusals: Sequence[str], words: 
     Raises UserError where there are no refusals.
     """
     if not refusals:
-        raise UserError("spurious rows need the data's refusals, but none of its harmful rows has an answer.")
+        raise UserError("spurious rows need the data's refusals, but it has no harmful row with an answer.")
     rng = random.Random(f"{seed}/refusals")
     made = opened_by_any([query for query in queries if not query.harmful], words, None, seed)
     return [Twin(one.origin, _answered(one.query, rng.choice(refusals))) for one in made]

@@ -44,6 +44,8 @@ def repeated(
 def _note(wrong: int, among: int, times: int) -> str:
     if not wrong:
         return f"the model begins none of {among} answers otherwise than the data: upweight changes nothing here."
+    if wrong == among:
+        return f"the model begins all of {among} answers otherwise than the data: upweight favours none of them."
     return f"{wrong} of {among} learn rows, which the model begins otherwise, are taken {times} times as often."
 
 

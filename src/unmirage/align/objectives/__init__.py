@@ -7,18 +7,16 @@ returns a loss per sample, shape (batch,). A package of somebody else adds one t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
-from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+from unmirage import plugins
 from unmirage.align.signals import Kind
-from unmirage.errors import UserError
 
 GROUP = "unmirage.objectives"
 
@@ -58,39 +56,31 @@ def objective(
     needs_reference: bool | Callable[[Any], bool] = False,
     reads_cues: bool = False,
 ) -> Callable[[F], F]:
-    """Registers a loss under a name; raises ValueError where the name is taken."""
+    """Registers a loss under a name.
 
-    def register(function: F) -> F:
-        if name in OBJECTIVES:
-            raise ValueError(f"there is already an objective named {name!r}")
-        OBJECTIVES[name] = Objective(name, function, config, signal, needs_reference, reads_cues)
+    Raises ValueError where the name is taken, TypeError where function or configuration class are none.
+    """
+
+    def _register(function: F) -> F:
+        plugins.check_kinds("an objective", name, function, config)
+        made = Objective(name, function, config, signal, needs_reference, reads_cues)
+        plugins.register(OBJECTIVES, "an objective", name, made)
         return function
 
-    return register
+    return _register
 
 
 def find(name: str) -> Objective:
     """The objective of that name, ours or one of an installed package; raises UserError where there is none."""
     if name not in OBJECTIVES:
         load_installed()
-    if name not in OBJECTIVES:
-        raise UserError(f"there is no objective {name!r}; the objectives are {', '.join(sorted(OBJECTIVES))}.")
-    return OBJECTIVES[name]
+    return plugins.find(OBJECTIVES, name, "objective", "objectives")
 
 
 @cache
 def load_installed() -> None:
     """Imports the objectives that installed packages offer; raises UserError naming one that cannot be imported."""
-    for point in entry_points(group=GROUP):
-        try:
-            point.load()
-        except Exception as error:
-            owner = point.dist.name if point.dist else "a package"
-            raise UserError(
-                f"the objective {point.name!r} of {owner} cannot be loaded ({type(error).__name__}: {error}); "
-                "repair or uninstall that package."
-            ) from error
+    plugins.load_installed(GROUP, "objective")
 
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")  # each registers itself
+plugins.import_all(sys.modules[__name__])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmirage.align.groups import cue_of, harmful
+from unmirage.align.processes import summed
 from unmirage.align.signals import AnswerLogits, PairedActivations
 
 TINY = 1e-6
@@ -84,6 +85,13 @@ class CueSums:
     def __add__(self, other: CueSums) -> CueSums:
         pairs = self.pairs[0] + other.pairs[0], self.pairs[1] + other.pairs[1]
         return CueSums(self.moved + other.moved, self.harm + other.harm, self.calm + other.calm, pairs)
+
+    def everywhere(self) -> CueSums:
+        """The sums over the batches of all processes that train together, the same in each of them."""
+        counts = self.moved.new_tensor(self.pairs)
+        flat = summed(torch.cat([self.moved.flatten(), self.harm.flatten(), self.calm.flatten(), counts]))
+        moved, harm, calm = (part.view_as(self.moved) for part in flat[:-2].chunk(3))
+        return CueSums(moved, harm, calm, (float(flat[-2]), float(flat[-1])))
 
     def direction(self) -> Tensor:
         """The unit vector by which a refusal word moves activations, without that of harm, shape (layers, hidden).

@@ -2,6 +2,7 @@
 
 The direction is a difference of means, as in Arditi et al. 2024, arXiv 2406.11717, who ablate one; here it is that of
 one-word twins of the batch, without its part along the difference of harmful and harmless rows, and it is trained away.
+Where several processes train together it is that of all their batches.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,6 @@ class CueDirectionConfig:
 @objective("cue-direction", config=CueDirectionConfig, signal="pair-activations", reads_cues=True)
 def cue_direction(policy: PairedActivations, reference: None, config: CueDirectionConfig) -> Tensor:
     """Loss per pair, shape (batch,): mean over positions of (d . (h_twin - h_origin))^2, d the batch's own."""
-    d = CueSums.of(policy).direction().unsqueeze(1)  # (layers, 1, hidden)
+    d = CueSums.of(policy).everywhere().direction().unsqueeze(1)  # (layers, 1, hidden)
     apart = policy.twin.values.float() - policy.origin.values.float()
     return policy.origin.mean((apart * d).sum(dim=-1).pow(2))
