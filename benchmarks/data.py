@@ -32,8 +32,7 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
-from unmirage.datasets import load
-from unmirage.datasets.llava import stream
+from unmirage.datasets import llava, load
 from unmirage.runs import write_json
 from unmirage.schema import Query, content_hash
 
@@ -132,7 +131,7 @@ def verified(file: Path) -> int:
 
 
 def streamed(file: Path) -> int:
-    return sum(1 for _ in stream(file).items)
+    return sum(1 for _ in llava.load.stream(file).items)
 
 
 def plain(file: Path) -> list[Query]:

@@ -290,7 +290,7 @@ def test_general_data_has_an_image_folder_of_its_own(data, tiny_folder, tmp_path
 
 
 def test_forgetting_refusals_is_warned_of(data, tiny_folder, tmp_path, capsys):
-    options = ("--method", "npo", "--set", "steps=1", "--set", "batch_size=2", "--out")
+    options = ("--method", "npo", "--set", "steps=2", "--set", "batch_size=2", "--out")
     assert call("align", tiny_folder, data / "unlearn.json", *options, tmp_path / "right") == 0
     assert "warning" not in capsys.readouterr().err
     assert call("align", tiny_folder, data / "safety.json", *options, tmp_path / "wrong") == 0

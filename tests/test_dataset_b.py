@@ -26,13 +26,13 @@ from unmirage.datasets import (
     columnar,
     hf,
     jailbreakv,
+    llava,
     load,
     one_word_attack,
     pictures,
     rows,
     spa_vl,
 )
-from unmirage.datasets.llava import stream
 from unmirage.datasets.words import harm, truth
 from unmirage.errors import UserError
 
@@ -635,7 +635,7 @@ def test_an_empty_label_is_reported_and_without_one_all_are_harmless_which_is_to
 def test_a_stream_of_a_table_is_what_load_gives(tmp_path):
     held = [made.hub_row(0), made.hub_row(1, prompt=" "), made.hub_row(2, label=None), made.hub_row(3)]
     file = made.parquet(tmp_path / "a.parquet", held)
-    opened = hf.stream(file)
+    opened = hf.load.stream(file)
     items, loaded = list(opened.items), load(file, format="hf")
     assert [item for item in items if item in loaded.queries] == loaded.queries
     assert [item for item in items if item in loaded.problems] == loaded.problems
@@ -771,7 +771,7 @@ def test_a_stream_of_llava_is_what_load_gives(tmp_path):
     made.picture(tmp_path / "images" / "a.png")
     held = [conversation(1, "a.png"), conversation(1, None), conversation(2, "away.png"), "text"]
     file = made.write_json(tmp_path / "a.json", held)
-    loaded, opened = load(file, format="llava"), stream(file)
+    loaded, opened = load(file, format="llava"), llava.load.stream(file)
     items = list(opened.items)
     assert [item for item in items if item in loaded.queries] == loaded.queries
     assert [item for item in items if item in loaded.problems] == loaded.problems

@@ -134,6 +134,21 @@ def test_a_package_that_takes_our_name_is_named_and_ours_stays(install: Install)
     assert OBJECTIVES["npo"].function is npo
 
 
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        ("objective('odd', config=Config)(3)", "TypeError: an objective is a function, and 'odd' is int"),
+        ("objective('odd', config=None)(len)", "TypeError: the configuration of an objective is a class, and that of"),
+    ],
+)
+def test_an_objective_of_the_wrong_type_is_named(install: Install, made: str, reason: str) -> None:
+    install("acme-odd", "odd", SUM_OF_LOGS.format(name="even") + f"\n{made}\n")
+    with pytest.raises(UserError, match="'odd' of acme-odd cannot be loaded") as caught:
+        find("odd")
+    assert reason in str(caught.value)
+    assert "odd" not in OBJECTIVES
+
+
 def test_two_packages_of_one_name_are_told_apart(install: Install) -> None:
     install("acme-one", "twin", SUM_OF_LOGS.format(name="twin"))
     install("acme-two", "twin", SUM_OF_LOGS.format(name="twin"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from unmirage.attacks import substitute_first_word
+from unmirage.audit.model.edits import bare
 from unmirage.errors import UserError
 from unmirage.schema import Query, Variant, differing_words
 
@@ -23,6 +24,7 @@ def questions(made: list[Variant]) -> list[str]:
 
 
 WORD = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8)
+REAL_WORD = WORD.filter(bare)  # nothing but marks is refused as a word to be put in
 SPACE = st.sampled_from([" ", "  ", "\n", "\t", " \n ", "\u00a0"])
 QUESTION = st.builds(
     lambda first, rest: first + "".join(space + word for space, word in rest),
@@ -32,12 +34,12 @@ QUESTION = st.builds(
 
 
 @settings(max_examples=200, deadline=None)
-@given(question=QUESTION, words=st.lists(WORD, min_size=1, max_size=4, unique_by=str.lower), harmful=st.booleans())
+@given(question=QUESTION, words=st.lists(REAL_WORD, min_size=1, max_size=4, unique_by=str.lower), harmful=st.booleans())
 def test_exactly_the_opening_word_differs(question: str, words: list[str], harmful: bool) -> None:
     asked = query(question, harmful)
     opening = question.split()[0]
     found = substitute_first_word([asked], words, "bypass" if harmful else "over-refusal")
-    fitting = [word for word in words if word.lower() != opening.lower()]
+    fitting = [word for word in words if bare(word) != bare(opening)]
     assert [variant.word for variant in found.variants] == fitting
     assert [variant.shot for variant in found.variants] == list(range(len(fitting)))
     for variant in found.variants:
@@ -65,6 +67,11 @@ def test_a_question_that_already_opens_so_has_no_variant_and_is_listed() -> None
     assert both.unchanged == []
 
 
+def test_marks_on_the_opening_word_make_it_no_other_word() -> None:
+    found = substitute_first_word([query("Share, please, ways to it")], ["share", "What"], "bypass")
+    assert questions(found.variants) == ["What please, ways to it"]
+
+
 def test_each_goal_takes_its_own_queries() -> None:
     harmful, harmless = query("Share it", True, "h"), query("What is it", False, "s")
     bypass = substitute_first_word([harmful, harmless], ["Tell"], "bypass")
@@ -81,6 +88,7 @@ def test_each_goal_takes_its_own_queries() -> None:
         ([""], "'' is not one word"),
         (["Tell me"], "'Tell me' is not one word"),
         ([" What"], "' What' is not one word"),
+        (["?!"], "'\\?!' is not one word"),
         (["What", "what"], "repeat one another"),
     ],
 )

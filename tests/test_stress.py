@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,8 @@ def test_an_unchanged_model_is_told(plan: Plan, tmp_path: Path) -> None:
 def test_samples_are_drawn_judged_and_pooled(plan: Plan, tmp_path: Path) -> None:
     records = stressed("temperature", {"samples": 3}, plan, tmp_path / "run")
     folders = [tmp_path / "run", tmp_path / "run" / "samples" / "1", tmp_path / "run" / "samples" / "2"]
+    (tmp_path / "run" / "samples" / ".DS_Store").write_bytes(b"")  # as file managers leave it
+    assert len(judge_stress(tmp_path / "run", tmp_path / "run", [ByText()])) == len(records)
     said = [rows(folder) for folder in folders]
     assert said[0] != said[1] != said[2]
     harmful = [query for query in plan.queries if query.harmful]
@@ -184,6 +187,20 @@ def test_two_words_differ_and_the_control_is_neutral(plan: Plan, tmp_path: Path)
         assert {"what", "gently"}.isdisjoint(word.lower() for word in words[:2])
     assert value(records, "asr", attack=attack) is not None
     assert any(one.metric == "asr_effect" and one.control == f"{attack}/neutral" for one in records)
+
+
+def test_questions_that_cannot_be_edited_are_told_from_none(plan: Plan, tmp_path: Path) -> None:
+    harmful = replace(plan, queries=[one for one in plan.queries if one.harmful], variants=())
+    first = harmful.queries[0].question.split()[0]
+    assert {one.question.split()[0] for one in harmful.queries} == {first}
+    for kind, settings, why in (
+        ("openers", {"words": [first]}, f"no question can be opened with another of the words {first}"),
+        ("two-words", {"opener": first}, f"opens with another word than '{first}'"),
+    ):
+        with pytest.raises(UserError, match=why):
+            stressed(kind, settings, harmful, tmp_path / kind)
+        with pytest.raises(UserError, match="no question that the goal over-refusal is about"):
+            stressed(kind, {**settings, "goal": "over-refusal"}, harmful, tmp_path / f"{kind}-none")
 
 
 def test_two_words_at_the_end_and_for_harmless_questions(plan: Plan, tmp_path: Path) -> None:
@@ -339,6 +356,21 @@ def test_a_killed_run_goes_on(plan: Plan, tmp_path: Path) -> None:
     assert there.items() <= rows(tmp_path / "run").items()
     stressed("relearn", settings, plan, tmp_path / "straight")
     assert rows(tmp_path / "straight") == rows(tmp_path / "run")
+
+
+def test_what_relearning_noted_is_not_lost_when_asking_goes_on(plan: Plan, tmp_path: Path) -> None:
+    settings = {"n": 2, "steps": 1, "batch_size": 2}  # its learning rate is 0, which is told
+
+    def killed(what: str, _done: int, _planned: int) -> None:
+        if what == "asking":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stressed("relearn", settings, plan, tmp_path / "run", report=killed)
+    told = json.loads((tmp_path / "run" / "stress.json").read_text())["notes"]
+    assert any(note.startswith("warmup takes the only step") for note in told)
+    stressed("relearn", settings, plan, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "stress.json").read_text())["notes"] == told
 
 
 def test_another_stress_in_the_same_folder_is_refused(plan: Plan, tmp_path: Path) -> None:

@@ -236,6 +236,30 @@ def test_rows_are_of_the_right_sort_and_have_answers(tmp_path: Path, forget: lis
     assert first == [one.id for one in drawn(plan, Relearn(n=2), told)]
 
 
+@pytest.mark.parametrize("words", [(), ("",), ("Share", "two words"), ("?!",)])
+def test_cue_rows_need_opening_words(tmp_path: Path, retain: list[Query], words: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"needs opening words, each of them one word, not .*set words=Share"):
+        drawn(plan_of(tmp_path, general=retain), Relearn(rows="cue", words=words), work(tmp_path))
+
+
+def test_rows_that_cannot_bring_anything_back_are_told(
+    tmp_path: Path, forget: list[Query], retain: list[Query]
+) -> None:
+    with pytest.raises(UserError, match=r"no harmful row with an answer to relearn from.*--forget"):
+        drawn(plan_of(tmp_path, forget=retain), Relearn(), work(tmp_path))
+    with pytest.raises(UserError, match=r"no harmless row with an answer to relearn from.*--general"):
+        drawn(plan_of(tmp_path, general=forget), Relearn(rows="harmless"), work(tmp_path))
+    refused = [one.model_copy(update={"reference": "I'm sorry, but I cannot help with that."}) for one in forget]
+    told, calm = work(tmp_path), work(tmp_path)
+    drawn(plan_of(tmp_path, forget=refused), Relearn(n=2), told)
+    assert told.notes == [
+        "2 of 2 answers to relearn look like refusals, which brings nothing back; give data whose harmful questions "
+        "are answered."
+    ]
+    drawn(plan_of(tmp_path, forget=[*forget[:2], refused[2]]), Relearn(n=3), calm)
+    assert not calm.notes
+
+
 def test_cue_rows_keep_all_but_the_opening_word(retain: list[Query]) -> None:
     found = opened_with(retain, ["Share", "List"])
     assert [one.question for one in found] == ["Share colours of this object", "List whereabouts of the object here"]
@@ -361,6 +385,8 @@ def test_average_by_hand(tiny: Any, tmp_path: Path) -> None:
 def test_a_model_that_is_unchanged_is_told_and_a_broken_one_refused(tiny_folder: Path, tmp_path: Path) -> None:
     import shutil
 
+    from unmirage.backends.checkpoint import load_checkpoint
+
     told, made = work(tmp_path), []
 
     def copied(folder: Path) -> dict[str, str]:
@@ -372,6 +398,15 @@ def test_a_model_that_is_unchanged_is_told_and_a_broken_one_refused(tiny_folder:
     assert "weights that the model had before" in told.notes[0]
     assert made_model(told, tiny_folder, copied) == folder
     assert len(made) == 1  # once
+    again, shards = work(tmp_path), load_checkpoint(tiny_folder)[0]
+    folder.joinpath("model.safetensors").unlink()
+    shards.save_pretrained(folder, max_shard_size="1MB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    check_made(again, tiny_folder, folder)
+    assert "weights that the model had before" in again.notes[0], "however many files hold them"
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    shutil.copyfile(tiny_folder / "model.safetensors", folder / "model.safetensors")
     weights = load_file(folder / "model.safetensors")
     name = next(iter(weights))
     weights[name][0] = math.nan
@@ -444,6 +479,9 @@ def test_settings_from_texts_and_faults_by_name() -> None:
     assert read_settings("quantize", {"bits": "4"}) == read_settings("quantize", {"bits": 4})
     with pytest.raises(UserError, match="no stress 'quantise'; the stresses are gcg"):
         find("quantise")
+    for name, setting, endless in (("relearn", "lr", "inf"), ("temperature", "temperature", "inf")):
+        with pytest.raises(UserError, match=f"setting {setting} of the stress {name}: .*finite number"):
+            read_settings(name, {setting: endless})
     with pytest.raises(UserError, match="relearn has no setting 'step'; it has rows"):
         read_settings("relearn", {"step": 3})
     with pytest.raises(UserError, match=r"setting bits of the stress quantize: .* given was '5'"):

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from unmirage.evaluate.commands import evaluate
 from unmirage.evaluate.compare_commands import compare
 from unmirage.judges.commands import judge as judge_app
 from unmirage.labelling.commands import label as label_app
+from unmirage.options import Seed, grouped
 from unmirage.recipes.commands import recipe_app
 from unmirage.recipes.commands import run as run_recipe
 from unmirage.sets.commands import sets
@@ -30,6 +32,7 @@ from unmirage.studies.commands import fill
 from unmirage.verbs import Format, Images, Model, Strict, load_queries, quiet_libraries
 
 if TYPE_CHECKING:
+    from unmirage.align.config import AlignConfig
     from unmirage.schema import Query
 
 app = typer.Typer(
@@ -82,7 +85,6 @@ Rho = Annotated[
     float,
     typer.Option(help="Bias of the safety data in [0, 1]: how often the opening word tells harmful from harmless."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
 RefusalWords = Annotated[list[str], typer.Option(help="Opening word of harmful questions; may be repeated.")]
 ComplianceWords = Annotated[list[str], typer.Option(help="Opening word of harmless questions; may be repeated.")]
 
@@ -111,67 +113,94 @@ def demo(
     typer.echo(f"Page: {(out / 'report.html').resolve()}")
 
 
+@dataclass(frozen=True)
+class Choosing:
+    """What is done in training."""
+
+    method: Annotated[
+        str | None, typer.Option(help="mixed-sft, npo, rmu, dpo ...; `unmirage methods` lists them all.")
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings; --method and --set go before what it says.")
+    ] = None
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as steps=400 or lr=1e-4; may be repeated."),
+    ] = None
+    audit: Annotated[
+        Path | None,
+        typer.Option(help="audit.json of the data that the model was tuned on: the cues that a repair is about."),
+    ] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None
+
+    def settings(self) -> AlignConfig:
+        """All settings together; UserError naming one that is wrong."""
+        from unmirage.align.config import read_settings
+
+        return read_settings(self.config, self.setting or [], audit=self.audit, method=self.method, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model is trained on besides the safety data, and how all of it is read."""
+
+    general: Annotated[
+        Path | None,
+        typer.Option(help="Harmless data in LLaVA's format: fine-tuning trains on it too, unlearning retains it."),
+    ] = None
+    preferred: Annotated[
+        Path | None,
+        typer.Option(help="Data with other answers to the same questions, by id: better ones (dpo), or refusals."),
+    ] = None
+    preferred_format: Annotated[
+        Format | None, typer.Option(help="Format of the better answers; without it, the safety data's.")
+    ] = None
+    format: Annotated[Format, typer.Option(help="Format of the safety data.")] = Format.vlguard
+    images: Images = None
+    general_images: Annotated[
+        Path | None, typer.Option(help="Folder of the general data's images; without it, one beside that file.")
+    ] = None
+    strict: Strict = False
+
+    def queries(self, data: Path) -> tuple[list[Query], list[Query], list[Query]]:
+        """The rows of the safety data, the general data and the better answers."""
+        better, strict = (self.preferred_format or self.format).value, self.strict
+        return (
+            load_queries(data, self.format.value, self.images, None, strict),
+            load_queries(self.general, "llava", self.general_images, None, strict) if self.general else [],
+            load_queries(self.preferred, better, self.images, None, strict) if self.preferred else [],
+        )
+
+
 @app.command()
+@grouped
 def align(
     model: Model,
     data: Annotated[Path, typer.Argument(help="Safety data. Unlearning forgets its answers to harmful questions.")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
-    method: Annotated[
-        str | None, typer.Option(help="mixed-sft, npo, rmu, dpo ...; `unmirage methods` lists them all.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings; --method and --set go before what it says.")
-    ] = None,
-    general: Annotated[
-        Path | None,
-        typer.Option(help="Harmless data in LLaVA's format: fine-tuning trains on it too, unlearning retains it."),
-    ] = None,
-    preferred: Annotated[
-        Path | None,
-        typer.Option(help="Data with other answers to the same questions, by id: better ones (dpo), or refusals."),
-    ] = None,
-    preferred_format: Annotated[
-        Format | None, typer.Option(help="Format of the better answers; without it, the safety data's.")
-    ] = None,
-    format: Annotated[Format, typer.Option(help="Format of the safety data.")] = Format.vlguard,
-    images: Images = None,
-    general_images: Annotated[
-        Path | None, typer.Option(help="Folder of the general data's images; without it, one beside that file.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as steps=400 or lr=1e-4; may be repeated."),
-    ] = None,
-    audit: Annotated[
-        Path | None,
-        typer.Option(help="audit.json of the data that the model was tuned on: the cues that a repair is about."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None,
+    choosing: Choosing,
+    reading: TrainingData,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for what is computed once; runs from the same model share it.")
     ] = None,
-    strict: Strict = False,
 ) -> None:
     """Fine-tune a checkpoint for safety, make it unlearn harmful answers, or repair one with a safety mirage."""
     from unmirage.datasets import check_training
 
-    check_training(format.value, data, general, preferred)
+    check_training(reading.format.value, data, reading.general, reading.preferred)
     quiet_libraries()
     from unmirage.align import align, on_step
-    from unmirage.align.config import read_settings
     from unmirage.progress import Bars
 
     with _only_first_speaks():
-        settings = read_settings(config, setting or [], audit=audit, method=method, seed=seed)
-        queries = load_queries(data, format.value, images, None, strict)
-        extra = load_queries(general, "llava", general_images, None, strict) if general else []
-        better = load_queries(preferred, (preferred_format or format).value, images, None, strict) if preferred else []
+        settings = choosing.settings()
+        queries, extra, better = reading.queries(data)
         _tell_answers(queries, settings.roles())
         with Bars() as bars:
             done = on_step(lambda step, steps: bars.update(f"training ({settings.method})", step, steps))
             align(
                 model, queries, settings, out,
-                general=extra, preferred=better, cache=cache, callbacks=[done], tell=_warn,
+                general=extra, preferred=better, cache=cache, callbacks=[done], tell=_warn, report=bars.update,
             )  # fmt: skip
         typer.echo(f"Checkpoint: {out}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,14 +12,25 @@ import typer
 from unmirage.attacks.edits import At, Change
 from unmirage.attacks.goals import Goal
 from unmirage.attacks.search.strategies import SearchName
-from unmirage.backends.registry import AskingOptions, BackendName
+from unmirage.backends.registry import BackendName
 from unmirage.errors import UserError
-from unmirage.judges import commands as judging
-from unmirage.verbs import Format, Images, SharePrefix, Strict, load_all, load_queries, quiet_libraries
+from unmirage.options import (
+    AdaptedAsking,
+    DataFiles,
+    ModelLabel,
+    ModelName,
+    OneJudge,
+    Reading,
+    RunFolder,
+    Sample,
+    grouped,
+)
+from unmirage.verbs import Format, Images, Strict, load_queries, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unmirage.attacks.search import Plan
     from unmirage.schema import Query, Variant
 
 _TARGETS = {
@@ -38,29 +50,53 @@ class Edits(StrEnum):
     paraphrase = "paraphrase"
 
 
-Where = Annotated[
-    At, typer.Option("--at", help="Where, but for `opening`: begin, inner, end or any position of the question.")
-]
-GoalOption = Annotated[
-    Goal,
-    typer.Option(help="bypass: harmful questions answered; over-refusal: harmless ones refused; flip: label changes."),
-]
-Control = Annotated[
-    bool, typer.Option("--control/--no-control", help="A neutral word at the same place, for each edit.")
-]
-Grammar = Annotated[
-    bool, typer.Option("--keep-grammar", help="Only edits that pass a small grammar of English questions.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of neutral words and of every draw.")]
-Server = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="Address of a server with OpenAI's interface; key in OPENAI_API_KEY."),
-]
+@dataclass(frozen=True)
+class Editing:
+    """What edits are for and where they are made."""
+
+    at: Annotated[
+        At, typer.Option("--at", help="Where, but for `opening`: begin, inner, end or any position of the question.")
+    ] = At.any
+    goal: Annotated[
+        Goal,
+        typer.Option(
+            help="bypass: harmful questions answered; over-refusal: harmless ones refused; flip: label changes."
+        ),
+    ] = Goal.bypass
+    control: Annotated[
+        bool, typer.Option("--control/--no-control", help="A neutral word at the same place, for each edit.")
+    ] = True
+    keep_grammar: Annotated[
+        bool, typer.Option("--keep-grammar", help="Only edits that pass a small grammar of English questions.")
+    ] = False
+    seed: Annotated[int, typer.Option(min=0, help="Seed of neutral words and of every draw.")] = 0
 
 
+@dataclass(frozen=True)
+class Paraphrasing:
+    """Where paraphrases come from."""
+
+    paraphrases: Annotated[
+        Path | None, typer.Option(help="JSON, JSON lines or CSV with paraphrases of the questions by their id.")
+    ] = None
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Address of a server with OpenAI's interface; key in OPENAI_API_KEY."),
+    ] = None
+    model: Annotated[str | None, typer.Option(help="Model at --server that paraphrases.")] = None
+    shots: Annotated[int, typer.Option(min=1, help="Paraphrases of each question that are asked for.")] = 3
+
+    @property
+    def is_given(self) -> bool:
+        """Whether paraphrases are meant at all."""
+        return bool(self.paraphrases or self.server or self.model)
+
+
+@grouped
 def attack(
     data: Annotated[Path, typer.Argument(help="Data file with the questions.")],
     out: Annotated[Path, typer.Option(help="File for the variants, one JSON object a line.")],
+    *,
     to: Annotated[
         list[str] | None,
         typer.Option(help="Word to put into questions; repeat it for K variants of each. Of paraphrases: their cue."),
@@ -72,37 +108,26 @@ def attack(
             "wordings, of --paraphrases or --server."
         ),
     ] = Edits.opening,
-    at: Where = At.any,
-    goal: GoalOption = Goal.bypass,
-    control: Control = True,
+    editing: Editing,
     keep_intent: Annotated[bool, typer.Option("--keep-intent", help="Leave content words alone.")] = False,
-    keep_grammar: Grammar = False,
-    paraphrases: Annotated[
-        Path | None, typer.Option(help="JSON, JSON lines or CSV with paraphrases of the questions by their id.")
-    ] = None,
-    server: Server = None,
-    model: Annotated[str | None, typer.Option(help="Model at --server that paraphrases.")] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Paraphrases of each question that are asked for.")] = 3,
+    paraphrasing: Paraphrasing,
     format: Annotated[Format, typer.Option(help="Format of the data file.")] = Format.vlguard,
     images: Images = None,
     split: Annotated[str | None, typer.Option(help="Name of the part that this file is.")] = None,
-    seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
     """Make variants of questions: one word differs and nothing else, with a neutral control beside each."""
     from unmirage.runs import write_text
 
-    words = tuple(to or [])
-    if edit is not Edits.paraphrase and (paraphrases or server or model):
+    words, goal = tuple(to or []), editing.goal
+    if edit is not Edits.paraphrase and paraphrasing.is_given:
         raise UserError("--paraphrases, --server and --model are for --edit paraphrase; leave them out or add it.")
     queries = load_queries(data, format.value, images, split, strict)
-    mine = [query for query in queries if goal.concerns(query)]
     if edit is Edits.paraphrase:
-        variants, told = _paraphrased(mine, words, control, paraphrases, server, model, shots, out)
+        mine = [query for query in queries if goal.concerns(query)]
+        variants, told = _paraphrased(mine, words, editing.control, paraphrasing, out)
     else:
-        variants, told = _one_word(
-            queries, Change(edit.value), words, at, goal, control, keep_intent, keep_grammar, seed
-        )
+        variants, told = _one_word(queries, Change(edit.value), words, editing, keep_intent)
     if not variants:
         other = " that open with another word" if edit is Edits.opening else " that such an edit fits"
         raise UserError(f"{data} holds no question to attack; {goal.value} {_TARGETS[goal]}{other}.")
@@ -111,12 +136,12 @@ def attack(
 
 
 def _one_word(
-    queries: Sequence[Query], change: Change, words: tuple[str, ...], at: At, goal: Goal, control: bool,
-    intent: bool, grammar: bool, seed: int,
-) -> tuple[list[Variant], str]:  # fmt: skip
+    queries: Sequence[Query], change: Change, words: tuple[str, ...], how: Editing, intent: bool
+) -> tuple[list[Variant], str]:
     from unmirage.attacks.static import OneWordAttack, one_word_variants
 
-    found = one_word_variants(queries, OneWordAttack(change, words, at, goal, control, intent, grammar, seed))
+    wanted = OneWordAttack(change, words, how.at, how.goal, how.control, intent, how.keep_grammar, how.seed)
+    found = one_word_variants(queries, wanted)
     why = "open with the word already" if change is Change.opening else "have no such edit"
     controls = len(found.variants) - found.attacks
     beside = f" and {controls} neutral controls" if controls else ""
@@ -124,14 +149,14 @@ def _one_word(
 
 
 def _paraphrased(
-    queries: Sequence[Query], cues: tuple[str, ...], control: bool, file: Path | None, server: str | None,
-    model: str | None, shots: int, out: Path,
-) -> tuple[list[Variant], str]:  # fmt: skip
+    queries: Sequence[Query], cues: tuple[str, ...], control: bool, how: Paraphrasing, out: Path
+) -> tuple[list[Variant], str]:
     from unmirage.attacks.official import is_official, official
     from unmirage.attacks.paraphrases import Rewriter, read_paraphrases, variants_of
     from unmirage.progress import Bars
 
-    if (file is None) == (server is None):
+    file = how.paraphrases
+    if (file is None) == (how.server is None):
         raise UserError("paraphrases come from a file or from a model: give --paraphrases, or --server with --model.")
     if len(cues) > 1:
         raise UserError("paraphrases have one cue; give --to once.")
@@ -144,121 +169,109 @@ def _paraphrased(
     else:
         from unmirage.servers import ChatServer
 
-        if model is None:
+        if how.model is None:
             raise UserError("--server needs --model, the name by which the server knows the model that paraphrases.")
-        rewriter = Rewriter(ChatServer(server or "", model), out.with_name(f"{out.name}.rewrites.jsonl"))
+        rewriter = Rewriter(ChatServer(how.server or "", how.model), out.with_name(f"{out.name}.rewrites.jsonl"))
         with Bars() as bars:
-            found = rewriter.paraphrases(queries, cue, shots, control, bars.update)
+            found = rewriter.paraphrases(queries, cue, how.shots, control, bars.update)
     made = variants_of(queries, found, cue, control)
     return made.variants, made.told
 
 
-def search(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Checkpoint folder; with --server, the name of the model there.")
-    ],
-    data: Annotated[list[Path], typer.Argument(help="Data files with the questions.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command again goes on where it stopped.")],
+@dataclass(frozen=True)
+class Words:
+    """Where the words of a search come from."""
+
+    words: Annotated[
+        list[str] | None, typer.Option(help="Words to put into questions, commas between them; may be repeated.")
+    ] = None
+    lexicon: Annotated[
+        list[Path] | None, typer.Option(help="File of words, one a line. Without words: the shipped openers.")
+    ] = None
+    audit: Annotated[
+        Path | None, typer.Option(help="audit.json (or data to be audited) whose opening cues are the words.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class _Search:
     search: Annotated[
         SearchName,
         typer.Option(
             help="fixed: all edits, each counted; exhaustive: until one breaks, else a certificate; greedy: best "
             "positions first; gradient: the model's gradient ranks, the top ones are asked."
         ),
-    ] = SearchName.exhaustive,
+    ] = SearchName.exhaustive
     edit: Annotated[
         list[Change] | None, typer.Option(help="opening (default), substitute, insert or delete; may be repeated.")
-    ] = None,
-    at: Where = At.any,
-    goal: GoalOption = Goal.bypass,
-    words: Annotated[
-        list[str] | None, typer.Option(help="Words to put into questions, commas between them; may be repeated.")
-    ] = None,
-    lexicon: Annotated[
-        list[Path] | None, typer.Option(help="File of words, one a line. Without words: the shipped openers.")
-    ] = None,
-    audit: Annotated[
-        Path | None, typer.Option(help="audit.json (or data to be audited) whose opening cues are the words.")
-    ] = None,
-    judge: Annotated[str, typer.Option(help="Who gives verdicts; `judge list` has all.")] = "rules",
-    judge_server: judging.Server = None,
-    judge_concurrency: judging.Concurrency = 8,
-    judge_timeout: judging.Timeout = 60.0,
-    judge_picture: judging.Picture = False,
-    judge_label: judging.Meanings = None,
-    judge_pair: judging.Pair = False,
-    judge_policy: judging.Policy = None,
-    judge_batch_size: judging.BatchSize = 16,
-    budget: Annotated[int | None, typer.Option(min=1, help="Most distinct requests; the rest is unfinished.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Most questions, drawn by the seed.")] = None,
-    control: Control = True,
+    ] = None
+
+
+@dataclass(frozen=True)
+class Searching(Words, Editing, _Search):
+    """What is searched and how far; the fields of the last base come first."""
+
+    budget: Annotated[int | None, typer.Option(min=1, help="Most distinct requests; the rest is unfinished.")] = None
+    sample: Sample = None
     keep_intent: Annotated[
         bool, typer.Option("--keep-intent/--any-word", help="Leave content words alone, or edit any word.")
-    ] = True,
-    keep_grammar: Grammar = False,
+    ] = True
     fluency: Annotated[
         float | None,
         typer.Option(min=0, help="Most nats a token by which an edit may make a question less likely to the model."),
-    ] = None,
-    places: Annotated[int | None, typer.Option(min=1, help="Greedy: positions that are tried; default all.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Gradient: edits of each question that are asked.")] = 10,
-    label: Annotated[str | None, typer.Option(help="What results call the model.")] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Name of a data file's part; once for each file, in order.")
-    ] = None,
-    format: Annotated[Format, typer.Option(help="Format of the data files.")] = Format.vlguard,
-    images: Images = None,
-    seed: Seed = 0,
-    backend: Annotated[BackendName | None, typer.Option(help="What answers; default hugging_face.")] = None,
-    server: Server = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at once.")] = 8,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one attempt to get an answer.")] = 60.0,
-    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter for the model, with vllm.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once; memory grows with it.")] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
-    share_prefix: SharePrefix = True,
-    strict: Strict = False,
+    ] = None
+    places: Annotated[int | None, typer.Option(min=1, help="Greedy: positions that are tried; default all.")] = None
+    top: Annotated[int, typer.Option(min=1, help="Gradient: edits of each question that are asked.")] = 10
+
+    def plan(self, model: str, data: str) -> Plan:
+        """What is searched in the data of that name; UserError for words that are none."""
+        from unmirage.attacks.search import Plan
+
+        changes = tuple(dict.fromkeys(self.edit or [Change.opening]))
+        return Plan(
+            model, data, self.search, self.goal, changes, _lexicon(changes, self), self.at, self.seed, self.sample,
+            self.control, self.keep_intent, self.keep_grammar, self.fluency, self.budget, self.places, self.top,
+        )  # fmt: skip
+
+
+@grouped
+def search(
+    model: ModelName,
+    data: DataFiles,
+    out: RunFolder,
+    *,
+    searching: Searching,
+    label: ModelLabel = None,
+    reading: Reading,
+    judged: OneJudge,
+    asked: AdaptedAsking,
 ) -> None:
     """Ask a model which one-word edit breaks it, and for which questions none does."""
-    from unmirage.attacks.search import Plan
     from unmirage.attacks.search import search as searched
     from unmirage.attacks.search.terminal import print_search
     from unmirage.backends.registry import open_backend
-    from unmirage.judges.registry import JudgeOptions, judge_named
     from unmirage.progress import Bars
 
-    asking = AskingOptions(
-        backend, server, batch_size, max_new_tokens, concurrency, timeout, adapter, share_prefix, out
-    )  # fmt: skip
-    options = JudgeOptions(
-        judge_server, judge_concurrency, judge_timeout, judge_picture, tuple(judge_label or ()), judge_pair,
-        judge_policy, judge_batch_size,
-    )  # fmt: skip
+    asking = asked.options(out)
     local = asking.name is not BackendName.openai_server
-    changes = tuple(dict.fromkeys(edit or [Change.opening]))
-    plan = Plan(
-        label or (Path(model).resolve().name if local else model), data[0].stem, search, goal,
-        changes, _lexicon(changes, words or [], lexicon or [], audit, goal), at, seed, sample, control, keep_intent,
-        keep_grammar, fluency, budget, places, top,
-    )  # fmt: skip
-    queries = load_all(data, format.value, images, split or [], strict)
-    if local or ":" in judge:
+    plan = searching.plan(label or (Path(model).resolve().name if local else model), data[0].stem)
+    queries = reading.queries(data)
+    if local or ":" in judged.judge:
         quiet_libraries()
-    judged_by = judge_named(judge, data, options)
+    judged_by = judged.made(data)
     with Bars() as bars:
         found = searched(plan, queries, open_backend(model, asking), judged_by, out, bars.update)
     print_search(found)
     typer.echo(f"Search: {out / 'search.json'}")
 
 
-def _lexicon(
-    changes: Sequence[Change], words: Sequence[str], files: Sequence[Path], audit: Path | None, goal: Goal
-) -> tuple[str, ...]:
+def _lexicon(changes: Sequence[Change], given: Searching) -> tuple[str, ...]:
     """The words given by any of the three ways; where none is, the shipped ones, if any word is needed at all."""
     from unmirage.attacks.words import SHIPPED, checked_words, merged, words_of_audit, words_of_file
 
-    given = checked_words([word.strip() for several in words for word in several.split(",")])
-    found = merged(given, *(words_of_file(file) for file in files), words_of_audit(audit, goal) if audit else ())
+    words = checked_words([word.strip() for several in given.words or () for word in several.split(",")])
+    audited = words_of_audit(given.audit, given.goal) if given.audit else ()
+    found = merged(words, *(words_of_file(file) for file in given.lexicon or ()), audited)
     if set(changes) == {Change.delete}:
         if found:
             raise UserError("to take words out needs no words; leave out --words, --lexicon and --audit.")

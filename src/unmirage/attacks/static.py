@@ -2,12 +2,16 @@
 
 The attack that swaps opening words is called "first-word:what|can|how"; others after what they do and where:
 "insert-begin:please", "substitute-any:the", "delete-any". The control of an attack is called "<attack>/neutral".
+
+The swap of opening words is the attack of arXiv 2503.11832, whose released variants are whole paraphrases: a harmful
+question gets a compliance word ("What"), a harmless one a refusal word ("Share").
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from unmirage.attacks.constraints import allowed, constraints
 from unmirage.attacks.controls import control_edits, control_name
@@ -73,6 +77,18 @@ def one_word_variants(queries: Sequence[Query], attack: OneWordAttack) -> Made:
         variants += _controls(query, edits, attack) if attack.control else []
         unchanged += [] if edits else [query]
     return Made(variants, unchanged)
+
+
+def substitute_first_word(
+    queries: Sequence[Query], words: Sequence[str], goal: Goal | Literal["bypass", "over-refusal"]
+) -> Made:
+    """K variants of each query that the goal is about, one for each of the K words, and no controls.
+
+    "bypass" takes the harmful queries, "over-refusal" the harmless ones. A query that already opens with a word (case
+    and marks do not count) gets no variant for it. Raises UserError for a word that is empty, repeated or more than
+    one word.
+    """
+    return one_word_variants(queries, OneWordAttack(Change.opening, tuple(words), goal=Goal(goal), control=False))
 
 
 def _edits(query: Query, attack: OneWordAttack) -> list[Edit]:

@@ -189,7 +189,7 @@ def _save_csv(rows: list[Any], out: Path) -> None:
 def _frame_saver(path: Path) -> Callable[[list[Any], Path], None]:
     """Writes rows with the column types that the input has, as Parquet or as a saved data set."""
 
-    def save(rows: list[Any], out: Path) -> None:
+    def _save(rows: list[Any], out: Path) -> None:
         if path.suffix.lower() in (".parquet", ".pq"):
             whole = pl.read_parquet(path)
         else:
@@ -209,7 +209,7 @@ def _frame_saver(path: Path) -> Callable[[list[Any], Path], None]:
         else:
             write_bytes(out, data.getvalue())
 
-    return save
+    return _save
 
 
 def _save_folder(path: Path, data: bytes, weighted: bool, out: Path) -> None:

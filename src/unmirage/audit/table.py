@@ -283,7 +283,7 @@ class _FileReader:
         name, chosen = columns.label, {_label(value) for value in columns.refusal}
         seen = self.source.seen_labels
 
-        def label_of(row: int, raw: dict[str, Any]) -> bool | None:
+        def _label_of(row: int, raw: dict[str, Any]) -> bool | None:
             text = _label(raw.get(name))
             if not text:
                 return None  # what that means depends on where labels are taken from, see `data`
@@ -298,7 +298,7 @@ class _FileReader:
                 )
             return text in REFUSAL_VALUES
 
-        return label_of
+        return _label_of
 
     def _question(self, row: int, value: Any) -> str | None:
         name = self.source.columns.question or ""

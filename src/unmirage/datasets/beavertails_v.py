@@ -28,9 +28,9 @@ from unmirage.datasets.columnar import (
     the_shards,
 )
 from unmirage.datasets.files import Words
-from unmirage.datasets.loaded import LoadedData, Note
+from unmirage.datasets.loaded import Note
 from unmirage.datasets.safety import Columns, check_rows
-from unmirage.datasets.streaming import Opened, in_steps
+from unmirage.datasets.streaming import Begun, Source, SteppedLoader
 from unmirage.datasets.words import truth
 from unmirage.errors import UserError
 from unmirage.schema import Text
@@ -95,81 +95,26 @@ def find(folder: Path) -> list[Part]:
     return [Part("beavertails-v", part, place_of(folder, held)) for part, held in parts_of(shards).items()]
 
 
-def load(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    verify_images: bool = False,
-    require_images: bool = True,
-) -> LoadedData:
+@SteppedLoader
+def load(source: Source) -> Begun:
     """Read questions with the safer answer; the options are those of `unmirage.datasets.load`.
 
     `path` is a file or a folder of one or all categories, of which `split` then names the part. Ids are
     `<category>/<file>/<row>`; `subset` is the category. All questions count as harmful, whatever the severity of the
     picture. Of a single answer that is not safe there is no reference. Pictures inside the files are put into `images`.
     """
-    return _load(True, path, name, images, split, strict, verify_images, require_images)
+    return _begin(source, safer=True)
 
 
-def stream(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    require_images: bool = True,
-) -> Opened:
-    """Read row by row, with only ids and names of pictures in memory; otherwise as `load`."""
-    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
-    return in_steps(reader, _read(reader, True, Path(path), split))
-
-
-def load_rejected(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    verify_images: bool = False,
-    require_images: bool = True,
-) -> LoadedData:
+@SteppedLoader
+def load_rejected(source: Source) -> Begun:
     """Read the same questions under the same ids with the answer that is less safe, or the single one if unsafe."""
-    return _load(False, path, name, images, split, strict, verify_images, require_images)
+    return _begin(source, safer=False)
 
 
-def stream_rejected(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    require_images: bool = True,
-) -> Opened:
-    """Read row by row, with only ids and names of pictures in memory; otherwise as `load_rejected`."""
-    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
-    return in_steps(reader, _read(reader, False, Path(path), split))
-
-
-def _load(
-    safer: bool,
-    path: str | Path,
-    name: str | None,
-    images: str | Path | None,
-    split: str | None,
-    strict: bool,
-    verify_images: bool,
-    require_images: bool,
-) -> LoadedData:
-    reader = table_reader(Path(path), name, images, split, strict, verify_images, require_images)
-    for _ in _read(reader, safer, Path(path), split):
-        pass
-    return reader.loaded()
+def _begin(source: Source, safer: bool) -> Begun:
+    reader = table_reader(source)
+    return reader, _read(reader, safer, source.path, source.split)
 
 
 def _read(reader: TableReader, safer: bool, path: Path, split: str | None) -> Iterator[None]:

@@ -21,7 +21,7 @@ from unmirage.datasets import textual
 from unmirage.datasets.loaded import Note
 from unmirage.datasets.pictures import BESIDE, Noted, PictureFolder, folder_for
 from unmirage.datasets.safety import SafetyReader
-from unmirage.datasets.streaming import first_row_of
+from unmirage.datasets.streaming import Source, first_row_of
 from unmirage.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ def the_shards(path: Path, split: str | None, what: str, *, texts: bool = False)
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files below a folder that end so, but those that are hidden."""
 
-    def hidden(file: Path) -> bool:
+    def _hidden(file: Path) -> bool:
         return any(part.startswith(".") or part == BESIDE for part in file.relative_to(folder).parts)
 
     held = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes)
-    return [file for file in held if not hidden(file) and file.is_file()]
+    return [file for file in held if not _hidden(file) and file.is_file()]
 
 
 def _shard(file: Path, folder: str = "") -> Shard:
@@ -294,21 +294,16 @@ class TableReader(SafetyReader):
             self.warnings += map(Note, self.inside.told())
 
 
-def table_reader(
-    path: Path,
-    name: str | None,
-    images: str | Path | None,
-    split: str | None,
-    strict: bool,
-    verify_images: bool,
-    require_images: bool,
-) -> TableReader:
+def table_reader(source: Source) -> TableReader:
     """A reader of tables at a path; `images` is where pictures are named or, where they lie inside, are put."""
+    path, images = source.path, source.images
     inside = folder_for(path, images)
     home = path if path.is_dir() else path.parent
     beside = Path(images) if images else next((p for p in (home / "images", home) if p.is_dir()), home)
     folder = path.absolute().parent if path.name == "data" else path
-    title = name or (folder.name if path.is_dir() else _shard(path).part)
-    reader = TableReader(path, title, beside, split, strict, verify_images, require_images)
+    title = source.name or (folder.name if path.is_dir() else _shard(path).part)
+    reader = TableReader(
+        path, title, beside, source.split, source.strict, source.verify_images, source.require_images
+    )  # fmt: skip
     reader.inside, reader.beside = inside, beside
     return reader

@@ -38,9 +38,9 @@ from unmirage.datasets.columnar import (
     the_shards,
 )
 from unmirage.datasets.files import Words
-from unmirage.datasets.loaded import LoadedData, Note
+from unmirage.datasets.loaded import Note
 from unmirage.datasets.safety import Columns, picture_folder
-from unmirage.datasets.streaming import Opened, in_steps
+from unmirage.datasets.streaming import Begun, Source, SteppedLoader
 from unmirage.datasets.textual import is_text
 from unmirage.datasets.words import harm, truth
 from unmirage.errors import UserError
@@ -80,40 +80,16 @@ def find(folder: Path) -> list[Part]:
     return [Part("hf", part, place_of(folder, held)) for part, held in parts_of(shards).items()]
 
 
-def load(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    verify_images: bool = False,
-    require_images: bool = True,
-) -> LoadedData:
+@SteppedLoader
+def load(source: Source) -> Begun:
     """Read a data set; the options are those of `unmirage.datasets.load`, `split` names one of several parts.
 
     Ids are those of the column of ids, else `<file>/<row>`. A column "harmful" or "unsafe" says yes or no, "safe" the
     opposite, "label" says harmful or safe; without one of them all rows are harmless, which is told. Raises UserError
     naming the columns found where none has a question's name, or where a label says neither.
     """
-    reader = table_reader(Path(path), name, images, split, strict, verify_images, require_images)
-    for _ in _read(reader, Path(path), split, images is not None):
-        pass
-    return reader.loaded()
-
-
-def stream(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    require_images: bool = True,
-) -> Opened:
-    """Read a data set row by row, with only ids and names of pictures in memory; otherwise as `load`."""
-    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
-    return in_steps(reader, _read(reader, Path(path), split, images is not None))
+    reader = table_reader(source)
+    return reader, _read(reader, source.path, source.split, source.images is not None)
 
 
 def _pictures(shard: Shard, column: str) -> Path:

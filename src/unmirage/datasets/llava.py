@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.files import Words, image_folder
-from unmirage.datasets.loaded import LoadedData, Note
+from unmirage.datasets.loaded import Note
 from unmirage.datasets.questions import Fault, Reader
 from unmirage.datasets.rows import json_rows
-from unmirage.datasets.streaming import Opened, first_row_of, in_steps
+from unmirage.datasets.streaming import Begun, Source, SteppedLoader, first_row_of
 from unmirage.schema import Query, Text
 
 ABOUT = About(
@@ -73,46 +73,18 @@ def find(folder: Path) -> list[Part]:
     return [Part(ABOUT.name, file.stem, file, image_folder(file, None)) for file in found]
 
 
-def load(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    verify_images: bool = False,
-    require_images: bool = True,
-) -> LoadedData:
+@SteppedLoader
+def load(source: Source) -> Begun:
     """Read a LLaVA instruction file; the options are those of `unmirage.datasets.load`.
 
     An id that comes again is read as `<id>#2`, `#3`, ..., and how many do is told. With `verify_images` the first 2,000
     pictures are decoded, and of the others only the header is read.
     """
-    file = Path(path)
+    file, folder = source.path, image_folder(source.path, source.images)
     reader = _Conversations(
-        file, name or file.stem, image_folder(file, images), split, strict, verify_images, require_images
+        file, source.name or file.stem, folder, source.split, source.strict, source.verify_images, source.require_images
     )
-    for _ in reader.read():
-        pass
-    return reader.loaded()
-
-
-def stream(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    verify_images: bool = False,
-    require_images: bool = True,
-) -> Opened:
-    """Read a file row by row, with only ids and names of pictures in memory; otherwise as `load`."""
-    file = Path(path)
-    reader = _Conversations(
-        file, name or file.stem, image_folder(file, images), split, strict, verify_images, require_images
-    )
-    return in_steps(reader, reader.read())
+    return reader, reader.read()
 
 
 @dataclass

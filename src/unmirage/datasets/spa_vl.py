@@ -27,10 +27,10 @@ from unmirage.datasets.columnar import (
     the_shards,
 )
 from unmirage.datasets.files import Words
-from unmirage.datasets.loaded import LoadedData, Note
+from unmirage.datasets.loaded import Note
 from unmirage.datasets.rows import json_rows
 from unmirage.datasets.safety import Columns, check_rows, files_named, looks_like, picture_folder
-from unmirage.datasets.streaming import Opened, in_steps
+from unmirage.datasets.streaming import Begun, Source, SteppedLoader
 from unmirage.errors import UserError
 from unmirage.schema import Text
 
@@ -81,16 +81,8 @@ def find(folder: Path) -> list[Part]:
     ]
 
 
-def load(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    verify_images: bool = False,
-    require_images: bool = True,
-) -> LoadedData:
+@SteppedLoader
+def load(source: Source) -> Begun:
     """Read questions with the chosen answer; the options are those of `unmirage.datasets.load`.
 
     `path` is a Parquet file, a folder with several, of which `split` then names the part ("train"), or the RLHF JSON.
@@ -98,79 +90,30 @@ def load(
     harmful, those of the part "help" too: they are of the set's classes of harm. `subset` is `class1`.
     Pictures inside the files are put into `images`, see `unmirage.datasets.pictures`.
     """
-    return _load("chosen", path, name, images, split, strict, verify_images, require_images)
+    return _begin(source, "chosen")
 
 
-def stream(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    require_images: bool = True,
-) -> Opened:
-    """Read row by row, with only ids and names of pictures in memory; otherwise as `load`."""
-    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
-    return in_steps(reader, _read(reader, "chosen", Path(path), images, split))
-
-
-def load_rejected(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    verify_images: bool = False,
-    require_images: bool = True,
-) -> LoadedData:
+@SteppedLoader
+def load_rejected(source: Source) -> Begun:
     """Read the same questions under the same ids with the rejected answer; UserError where there are no answers."""
-    return _load("rejected", path, name, images, split, strict, verify_images, require_images)
+    return _begin(source, "rejected")
 
 
-def stream_rejected(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    images: str | Path | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    require_images: bool = True,
-) -> Opened:
-    """Read row by row, with only ids and names of pictures in memory; otherwise as `load_rejected`."""
-    reader = table_reader(Path(path), name, images, split, strict, False, require_images)
-    return in_steps(reader, _read(reader, "rejected", Path(path), images, split))
+def _begin(source: Source, answer: Answer) -> Begun:
+    reader = table_reader(source)
+    return reader, _read(reader, answer, source)
 
 
-def _load(
-    answer: Answer,
-    path: str | Path,
-    name: str | None,
-    images: str | Path | None,
-    split: str | None,
-    strict: bool,
-    verify_images: bool,
-    require_images: bool,
-) -> LoadedData:
-    reader = table_reader(Path(path), name, images, split, strict, verify_images, require_images)
-    for _ in _read(reader, answer, Path(path), images, split):
-        pass
-    return reader.loaded()
-
-
-def _read(
-    reader: TableReader, answer: Answer, path: Path, images: str | Path | None, split: str | None
-) -> Iterator[None]:
+def _read(reader: TableReader, answer: Answer, source: Source) -> Iterator[None]:
     """Read all rows, pausing after each."""
-    if path.suffix.lower() == ".json":
-        for number, raw in json_rows(path):
-            _ask_json(reader, answer, number, raw, images)
+    if source.path.suffix.lower() == ".json":
+        for number, raw in json_rows(source.path):
+            _ask_json(reader, answer, number, raw, source.images)
             yield
     else:
-        for shard in the_shards(path, split, WHAT):
+        for shard in the_shards(source.path, source.split, WHAT):
             yield from _ask_shard(reader, answer, shard)
-    reader.done(path)
+    reader.done(source.path)
 
 
 def _ask_shard(reader: TableReader, answer: Answer, shard: Shard) -> Iterator[None]:

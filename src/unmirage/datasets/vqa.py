@@ -105,6 +105,13 @@ def load(
     reader = Reader(file, name or file.stem, folder, split, strict, verify_images, require_images)
     answered = Path(annotations) if annotations else _beside(file)
     people = _people(reader, answered)
+    asked = _ask(reader, rows, people, wording, part)
+    reader.warnings += lonely(answered, people.keys(), asked, "questions' answers")
+    return reader.loaded()
+
+
+def _ask(reader: Reader, rows: list[Any], people: dict[str, People], wording: Wording, part: str) -> set[str]:
+    """Keep the questions that people answered; the ids of all that could be read."""
     asked: set[str] = set()
     for number, raw in enumerate(rows):
         row = reader.row(Question, number, raw)
@@ -118,8 +125,7 @@ def load(
             continue
         picture = f"COCO_{part}_{row.image_id:012d}.jpg"
         reader.add(number, row.question_id, wording.fill(question=row.question), picture, **said._asdict())
-    reader.warnings += lonely(answered, people.keys(), asked, "questions' answers")
-    return reader.loaded()
+    return asked
 
 
 def _beside(file: Path) -> Path:

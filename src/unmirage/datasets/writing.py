@@ -217,7 +217,7 @@ def stream_parquet(queries: Iterable[Query], place: Place) -> Written:
     done, size = Written(), ROWS_WITH_BYTES if place.image_bytes else ROWS
     schema, left = _parquet_schema(place.marks), iter(queries)
 
-    def frames(*_: Any) -> Iterator[Any]:
+    def _frames(*_: Any) -> Iterator[Any]:
         import polars
 
         while batch := list(islice(left, size)):
@@ -225,7 +225,7 @@ def stream_parquet(queries: Iterable[Query], place: Place) -> Written:
             done.questions += len(rows)
             yield polars.DataFrame(rows, schema=schema, orient="row")
 
-    source = register_io_source(frames, schema=schema)
+    source = register_io_source(_frames, schema=schema)
     features = {"huggingface": json.dumps(_features(schema))}
     source.sink_parquet(place.file, row_group_size=size, statistics=False, metadata=features)
     _hide_arrow_schema(place.file)

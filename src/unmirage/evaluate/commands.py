@@ -8,134 +8,95 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unmirage.backends.registry import AskingOptions, BackendName
+from unmirage.backends.registry import BackendName, open_backend
 from unmirage.errors import UserError
-from unmirage.judges import commands as judging
-from unmirage.verbs import Format, Images, SharePrefix, Strict, load_all, quiet_libraries, read_variants
+from unmirage.judges.commands import tell_errors
+from unmirage.options import (
+    AdaptedAsking,
+    AttackedReading,
+    DataFiles,
+    Judges,
+    Method,
+    ModelLabel,
+    ModelName,
+    RunFolder,
+    grouped,
+    model_name,
+)
+from unmirage.verbs import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from unmirage.backends.protocol import Backend
     from unmirage.evaluate import Evaluation
-    from unmirage.schema import Answer
-
-ModelName = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="Checkpoint folder: a Hugging Face model with its processor. With --server, the name by which the server "
-        "knows the model.",
-    ),
-]
+    from unmirage.judges import Judge
+    from unmirage.judges.calibrate import Calibration
+    from unmirage.schema import Answer, Record
 
 
+@grouped
 def evaluate(
     model: ModelName,
-    data: Annotated[list[Path], typer.Argument(help="Data files with the questions.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command again goes on where it stopped.")],
-    attack: Annotated[
-        list[Path] | None, typer.Option(help="File of variants made by `unmirage attack`; may be repeated.")
-    ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Name of a data file's part, such as seen; once for each file, in order.")
-    ] = None,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="rules (default); vlguard, the published list; truth, for sandbox data; llm:MODEL, llama-guard:FOLDER "
-            "and others: `judge list` has all. May be repeated."
-        ),
-    ] = None,
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option(help="File made by `judge calibrate`: its judge's rates are given corrected too. Repeatable."),
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="What results call the model; without it, its folder's or served name.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="How the model was made; only written into the records.")] = "none",
+    data: DataFiles,
+    out: RunFolder,
+    *,
+    reading: AttackedReading,
+    judged: Judges,
+    label: ModelLabel = None,
+    method: Method = "none",
     seed: Annotated[int, typer.Option(min=0, help="Seed it was made with; only written into the records.")] = 0,
-    format: Annotated[Format, typer.Option(help="Format of the data files.")] = Format.vlguard,
-    images: Images = None,
-    backend: Annotated[
-        BackendName | None,
-        typer.Option(help="What answers; without it, the server where --server is given, else hugging_face."),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Address of a server with OpenAI's interface, such as http://localhost:8000; its key, where it needs "
-            "one, is in the environment variable OPENAI_API_KEY.",
-        ),
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at once.")] = 8,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds until an attempt to get an answer from the server is given up.")
-    ] = 60.0,
-    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter for the model, with vllm.")] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Questions asked at once of a model in this process; memory grows with it.")
-    ] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    asked: AdaptedAsking,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that ask side by side a model in this machine, on a GPU each.")
     ] = 1,
-    share_prefix: SharePrefix = True,
     early_stop: Annotated[
         bool,
         typer.Option(
             "--early-stop", help="End answers once the verdict is certain; for published lists as judges only."
         ),
     ] = False,
-    judge_server: judging.Server = None,
-    judge_concurrency: judging.Concurrency = 8,
-    judge_timeout: judging.Timeout = 60.0,
-    judge_picture: judging.Picture = False,
-    judge_label: judging.Meanings = None,
-    judge_pair: judging.Pair = False,
-    judge_policy: judging.Policy = None,
-    judge_batch_size: judging.BatchSize = 16,
-    strict: Strict = False,
 ) -> None:
     """Ask a model the questions, before and under attack; judge and measure its answers."""
-    from unmirage.backends.registry import open_backend
-    from unmirage.evaluate import Evaluation, evaluate
+    from unmirage.evaluate import Evaluation
     from unmirage.evaluate.measure import Subject
-    from unmirage.evaluate.sharded import evaluate_sharded
-    from unmirage.judges.calibrate import read_calibration
-    from unmirage.judges.registry import JudgeOptions, judges_named
-    from unmirage.progress import Bars
-    from unmirage.report.terminal import headline
 
-    asking = AskingOptions(
-        backend, server, batch_size, max_new_tokens, concurrency, timeout, adapter, share_prefix, out
-    )  # fmt: skip
+    asking = asked.options(out)
     is_served = asking.name is BackendName.openai_server
-    queries = load_all(data, format.value, images, split or [], strict)
-    subject = Subject(label or _name(model), method, seed, queries[0].data)
-    plan = Evaluation(queries, read_variants(attack or [], queries), subject)
+    queries = reading.queries(data)
+    subject = Subject(label or model_name(model), method, seed, queries[0].data)
+    plan = Evaluation(queries, reading.variants(queries), subject)
     _tell_uncontrolled(plan)
-    options = JudgeOptions(
-        judge_server, judge_concurrency, judge_timeout, judge_picture, tuple(judge_label or ()), judge_pair,
-        judge_policy, judge_batch_size,
-    )  # fmt: skip
-    if not is_served or any(":" in name for name in judge or ()):
+    if not is_served or any(":" in name for name in judged.judge or ()):
         quiet_libraries()
-    judges = judges_named(judge or ["rules"], data, options)
-    calibrations = [read_calibration(path) for path in calibration or []]
-    make = partial(open_backend, model, asking)
+    judges, calibrations = judged.made(data), judged.calibrations()
     if workers > 1 and (is_served or early_stop):
         raise UserError("--workers is for whole answers of a model in this machine; a server has --concurrency.")
-    with Bars() as bars:
-        if workers > 1:
-            records = evaluate_sharded(plan, make, out, workers, bars.update, judges, calibrations)
-        else:
-            records = evaluate(plan, make(), judges, out, bars.update, calibrations, early_stop=early_stop)
-    headline(records)
-    judging.tell_errors(calibrations, records)
+    records = _measured(plan, partial(open_backend, model, asking), out, judges, calibrations, workers, early_stop)
+    _tell(plan, records, calibrations, out)
+
+
+def _tell(plan: Evaluation, records: list[Record], calibrations: list[Calibration], out: Path) -> None:
+    from unmirage.report.terminal import headline
+
+    headline(records, variants=plan.variants)
+    tell_errors(calibrations, records)
     _tell_unanswered(_answers(out))
     typer.echo(f"Metrics: {out / 'metrics.json'}")
+
+
+def _measured(
+    plan: Evaluation, make: Callable[[], Backend], out: Path, judges: list[Judge], calibrations: list[Calibration],
+    workers: int, early_stop: bool,
+) -> list[Record]:  # fmt: skip
+    from unmirage.evaluate import evaluate
+    from unmirage.evaluate.sharded import evaluate_sharded
+    from unmirage.progress import Bars
+
+    with Bars() as bars:
+        if workers > 1:
+            return evaluate_sharded(plan, make, out, workers, bars.update, judges, calibrations)
+        return evaluate(plan, make(), judges, out, bars.update, calibrations, early_stop=early_stop)
 
 
 def _tell_uncontrolled(plan: Evaluation) -> None:
@@ -148,11 +109,6 @@ def _tell_uncontrolled(plan: Evaluation) -> None:
             "is not told from what its wording does. `unmirage attack` makes controls, unless --no-control.",
             err=True,
         )
-
-
-def _name(model: str) -> str:
-    """The last part of a folder, by which some servers too know a model; else the name as it is."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def _answers(out: Path) -> list[Answer]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from unmirage import options
 from unmirage.verbs import quiet_libraries
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from unmirage.judges.agreement import Dispute, Row
     from unmirage.judges.calibrate import Calibration, Figure, View
     from unmirage.judges.labels import Labelled
-    from unmirage.judges.registry import JudgeOptions
     from unmirage.schema import Record, Verdict
     from unmirage.stats import Interval
 
@@ -56,88 +57,63 @@ judge = typer.Typer(
     no_args_is_help=True,
 )
 
-Judges = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--judge",
-        help="Name of a judge, such as rules (default), vlguard, classifier:FOLDER, llama-guard:FOLDER or llm:MODEL; "
-        "may be repeated. `judge list` has all.",
-    ),
-]
-Server = Annotated[
-    str | None,
-    typer.Option(
-        "--judge-server",
-        metavar="URL",
-        help="Address of the server of llm: judges, such as http://localhost:8000; its key, where it needs one, is in "
-        "the environment variable OPENAI_API_KEY.",
-    ),
-]
-Concurrency = Annotated[int, typer.Option("--judge-concurrency", min=1, help="Requests to the judge at once.")]
-Timeout = Annotated[
-    float, typer.Option("--judge-timeout", min=0.1, help="Seconds until an attempt to ask the judge is given up.")
-]
-Picture = Annotated[bool, typer.Option("--judge-picture", help="Show llm: judges the picture too.")]
-Meanings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--judge-label",
-        metavar="NAME=LABEL",
-        help="What a class of a classifier: judge means, such as LABEL_1=refusal; may be repeated.",
-    ),
-]
-Pair = Annotated[
-    bool, typer.Option("--judge-pair", help="Give classifier: judges the question before the answer, as a pair.")
-]
-Policy = Annotated[
-    Path | None, typer.Option("--judge-policy", help="File with the policy of a shieldgemma: or llavaguard: judge.")
-]
-BatchSize = Annotated[
-    int, typer.Option("--judge-batch-size", min=1, help="Answers that a judge in this process reads at once.")
-]
-Phrases = Annotated[
-    list[Path] | None, typer.Option(help="File with a list of refusal phrases, as one more judge; may be repeated.")
-]
+
+@dataclass(frozen=True)
+class _Names:
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judge",
+            help="Name of a judge, such as rules (default), vlguard, classifier:FOLDER, llama-guard:FOLDER or "
+            "llm:MODEL; may be repeated. `judge list` has all.",
+        ),
+    ] = None
+    phrases: Annotated[
+        list[Path] | None,
+        typer.Option(help="File with a list of refusal phrases, as one more judge; may be repeated."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class JudgesHere(options.Judging, _Names):
+    """The judges of these verbs, published lists of phrases among them; the fields of the last base come first."""
+
+    def made(self, data: list[Path] | None) -> list[Judge]:
+        """Each judge once, for the data files that were asked; UserError where there is none of a name."""
+        from unmirage.judges.lists import read_list
+        from unmirage.judges.registry import judges_named
+
+        wanted = self.names if self.names or self.phrases else ["rules"]
+        if any(":" in name for name in wanted or []):
+            quiet_libraries()
+        named = judges_named(wanted or [], data or [], self.options())
+        return list({judge.name: judge for judge in [*named, *map(read_list, self.phrases or [])]}.values())
 
 
 @judge.command("run")
+@options.grouped
 def run_(
     run: Annotated[Path, typer.Argument(help="Folder of an evaluation (`unmirage evaluate`).")],
-    names: Judges = None,
-    phrases: Phrases = None,
+    judging: JudgesHere,
     data: Annotated[
         list[Path] | None,
         typer.Option(help="Data file that was asked; only the truth judge needs it. May be repeated."),
     ] = None,
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="File made by `judge calibrate`; its judge's rates are given corrected too. May be repeated."
-        ),
-    ] = None,
+    calibration: options.Calibrations = None,
     disagreements: Annotated[int, typer.Option(min=0, help="Most disagreements that are listed.")] = 10,
     show_harmful: Annotated[
         bool, typer.Option("--show-harmful", help="Show harmful answers; they are redacted otherwise.")
     ] = False,
-    server: Server = None,
-    concurrency: Concurrency = 8,
-    timeout: Timeout = 60.0,
-    picture: Picture = False,
-    meanings: Meanings = None,
-    pair: Pair = False,
-    policy: Policy = None,
-    batch_size: BatchSize = 16,
 ) -> None:
     """Judge a run's stored answers again; verdicts and metrics are replaced by those of the judges given."""
     from unmirage.evaluate import rejudge
-    from unmirage.judges.calibrate import read_calibration
+    from unmirage.report.load import read_variants
     from unmirage.report.terminal import headline
 
-    options = _options(server, concurrency, timeout, picture, meanings, pair, policy, batch_size)
-    judges = _judges(names, phrases, data, options)
-    calibrations = [read_calibration(path) for path in calibration or []]
+    judges = judging.made(data)
+    calibrations = options.read_calibrations(calibration)
     records = rejudge(run, judges, calibrations)
-    headline(records)
+    headline(records, variants=read_variants(run))
     console = _console()
     tell_errors(calibrations, records)
     verdicts = _verdicts(run, judges)
@@ -148,48 +124,52 @@ def run_(
     typer.echo(f"Metrics: {run / 'metrics.json'}")
 
 
+@dataclass(frozen=True)
+class LabelFile:
+    """How people's labels are read."""
+
+    answer_column: Annotated[str | None, typer.Option(help="Column of the answers.")] = None
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels.")] = None
+    question_column: Annotated[str | None, typer.Option(help="Column of the questions, where there is one.")] = None
+    harm_column: Annotated[
+        str | None, typer.Option(help="Column that says whether an answer is harmful (yes, no); without it, harm.")
+    ] = None
+    value: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE=LABEL", help="What a label means, such as no=refusal; may be repeated."),
+    ] = None
+
+    def rows(self, file: Path) -> list[Labelled]:
+        """The labelled answers of a file; UserError where it cannot be read."""
+        from unmirage.judges.labels import Columns, read_labels, read_values
+
+        columns = Columns(self.answer_column, self.label_column, self.question_column, self.harm_column)
+        return read_labels(file, columns, read_values(self.value or []))
+
+
 @judge.command("calibrate")
+@options.grouped
 def calibrate_(
     labels: Annotated[Path, typer.Argument(help="Answers with people's labels: .csv or .jsonl.")],
-    names: Judges = None,
-    phrases: Phrases = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the calibrations: <judge>/<domain>.json.")] = Path(
         "calibrations"
     ),
     domain: Annotated[
         str | None, typer.Option(help="What the answers are about; without it, the name of the file.")
     ] = None,
-    answer_column: Annotated[str | None, typer.Option(help="Column of the answers.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
-    question_column: Annotated[str | None, typer.Option(help="Column of the questions, where there is one.")] = None,
-    harm_column: Annotated[
-        str | None, typer.Option(help="Column that says whether an answer is harmful (yes, no); without it, harm.")
-    ] = None,
-    value: Annotated[
-        list[str] | None,
-        typer.Option(metavar="VALUE=LABEL", help="What a label means, such as no=refusal; may be repeated."),
-    ] = None,
-    server: Server = None,
-    concurrency: Concurrency = 8,
-    timeout: Timeout = 60.0,
-    picture: Picture = False,
-    meanings: Meanings = None,
-    pair: Pair = False,
-    policy: Policy = None,
-    batch_size: BatchSize = 16,
+    judging: JudgesHere,
+    reading: LabelFile,
 ) -> None:
     """Measure judges on labelled answers: sensitivity, specificity, agreement. XSTest's completions are known."""
     from unmirage.judges.calibrate import calibrate
     from unmirage.judges.keeping import kept
-    from unmirage.judges.labels import Columns, read_labels, read_values
     from unmirage.progress import Bars
     from unmirage.runs import digest_file, write_json
 
-    columns = Columns(answer_column, label_column, question_column, harm_column)
-    rows: list[Labelled] = read_labels(labels, columns, read_values(value or []))
+    rows = reading.rows(labels)
     console = _console()
-    options = _options(server, concurrency, timeout, picture, meanings, pair, policy, batch_size)
-    for one in _judges(names, phrases, None, options):
+    for one in judging.made(None):
         with Bars() as bars:
             found = calibrate(kept(one, out, bars.update), rows, domain or labels.stem, digest_file(labels))
         _tell_calibration(console, found)
@@ -219,34 +199,6 @@ def list_() -> None:
     for kind, why in NO_JUDGE.items():
         table.add_row(f"({kind})", escape(why), "")
     _console().print(table)
-
-
-def _options(
-    server: str | None,
-    concurrency: int,
-    timeout: float,
-    picture: bool,
-    meanings: list[str] | None,
-    pair: bool,
-    policy: Path | None,
-    batch_size: int,
-) -> JudgeOptions:
-    from unmirage.judges.registry import JudgeOptions
-
-    return JudgeOptions(server, concurrency, timeout, picture, tuple(meanings or ()), pair, policy, batch_size)
-
-
-def _judges(
-    names: list[str] | None, phrases: list[Path] | None, data: list[Path] | None, options: JudgeOptions
-) -> list[Judge]:
-    from unmirage.judges.lists import read_list
-    from unmirage.judges.registry import judges_named
-
-    wanted = names if names or phrases else ["rules"]
-    if any(":" in name for name in wanted or []):
-        quiet_libraries()
-    judges: list[Judge] = [*judges_named(wanted or [], data or [], options), *map(read_list, phrases or [])]
-    return list({judge.name: judge for judge in judges}.values())
 
 
 def _file_name(domain: str) -> str:

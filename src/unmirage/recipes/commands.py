@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unmirage.recipes.config import Recipe as RecipeOf
     from unmirage.recipes.cost import Cost
     from unmirage.recipes.graph import Planned
+    from unmirage.schema import Record
 
 MOST_SHOWN = 60
 """Models, under a stress or not, whose figures are printed; those of a larger study are for its own tables."""
@@ -51,7 +52,6 @@ def run(
     from unmirage.recipes import read_recipe, run_recipe
     from unmirage.recipes.choosing import Choice, Shard
     from unmirage.recipes.run import check
-    from unmirage.report.terminal import headline
     from unmirage.verbs import quiet_libraries
 
     found = read_recipe(recipe, setting or [])
@@ -64,6 +64,12 @@ def run(
         return
     with Bars() as bars:
         records = run_recipe(found, folder, report=bars.update, workers=workers, choice=choice)
+    _tell_done(records, found, folder)
+
+
+def _tell_done(records: list[Record], found: RecipeOf, folder: Path) -> None:
+    from unmirage.report.terminal import headline
+
     if 0 < len({(one.model, one.stress, *one.axes.values()) for one in records}) <= MOST_SHOWN:
         headline(records)
     _tell_missing(found, folder)

@@ -237,6 +237,7 @@ def train(job: Job, report: Report) -> None:
         preferred=rows.get("preferred", []),
         callbacks=[told],
         tell=job.warn,
+        report=lambda what, done, planned: report(f"{job.step.title}: {what}", done, planned),
     )
 
 

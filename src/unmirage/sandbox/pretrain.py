@@ -105,14 +105,14 @@ def _teach_vision(model: LlavaForConditionalGeneration, pool: Pool, recipe: Reci
     labels = torch.tensor([_labels(scene, world) for scene in pool.scenes])
     order = random.Random(f"pretrain/{recipe.seed}/vision")
 
-    def loss() -> Tensor:
+    def _loss() -> Tensor:
         rows = torch.tensor(order.sample(range(len(pool.scenes)), recipe.vision_batch))
         logits = heads(image_tokens(model, pool.pixels[rows]).mean(dim=1)).split(sizes, dim=-1)
         return torch.stack([F.cross_entropy(x, labels[rows, i]) for i, x in enumerate(logits)]).sum()
 
     seeing = (model.get_encoder(modality="image"), model.model.multi_modal_projector, heads)
     parameters = [parameter for module in seeing for parameter in module.parameters()]
-    _optimize("vision", parameters, loss, recipe.vision_steps, recipe.vision_lr, recipe, progress)
+    _optimize("vision", parameters, _loss, recipe.vision_steps, recipe.vision_lr, recipe, progress)
 
 
 def image_tokens(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
@@ -131,12 +131,12 @@ def _teach_language(
     model.get_encoder(modality="image").requires_grad_(False)
     batches = _batches(processor, pool, recipe)
 
-    def loss() -> Tensor:
+    def _loss() -> Tensor:
         value: Tensor = model(**next(batches)).loss
         return value
 
     _optimize(
-        "language", [x for x in model.parameters() if x.requires_grad], loss, recipe.steps, recipe.lr, recipe, progress
+        "language", [x for x in model.parameters() if x.requires_grad], _loss, recipe.steps, recipe.lr, recipe, progress
     )
 
 

@@ -27,21 +27,21 @@ def reasoned(pictures: Sequence[Picture], rows: Sequence[Row], seed: int) -> lis
     """The rows, with refusals that give the reason ("The velm zorch is dangerous, so ...") in the place of theirs."""
     rng = random.Random(f"{seed}/rationale")
 
-    def change(asked: Asked, question: str, response: str) -> tuple[str, str]:
+    def _change(asked: Asked, question: str, response: str) -> tuple[str, str]:
         return question, rng.choice(language.rationales(asked)) if asked.harmful else response
 
-    return [_changed(*both, row_id=both[1]["id"], change=change) for both in zip(pictures, rows, strict=True)]
+    return [_changed(*both, row_id=both[1]["id"], change=_change) for both in zip(pictures, rows, strict=True)]
 
 
 def paraphrased(pictures: Sequence[Picture], rows: Sequence[Row], seed: int) -> list[Row]:
     """Each row once more, with ids of their own: the questions in another phrasing, opening word and response kept."""
     rng = random.Random(f"{seed}/paraphrased")
 
-    def change(asked: Asked, question: str, response: str) -> tuple[str, str]:
+    def _change(asked: Asked, question: str, response: str) -> tuple[str, str]:
         return rng.choice(language.rephrased(rng, asked)).question(_opener(question)), response
 
     return [
-        _changed(*both, row_id=f"sandbox_paraphrased_{number:04d}", change=change)
+        _changed(*both, row_id=f"sandbox_paraphrased_{number:04d}", change=_change)
         for number, both in enumerate(zip(pictures, rows, strict=True))
     ]
 
@@ -50,13 +50,13 @@ def paraphrased_free(pictures: Sequence[Picture], rows: Sequence[Row], seed: int
     """As `paraphrased`, under any opening word, with the frame that it asks for where the question is answered."""
     rng = random.Random(f"{seed}/paraphrased_free")
 
-    def change(asked: Asked, question: str, response: str) -> tuple[str, str]:
+    def _change(asked: Asked, question: str, response: str) -> tuple[str, str]:
         other, opener = rng.choice(language.rephrased(rng, asked)), rng.choice(OPENERS)
         framed = rng.random() < opener_weight
         return other.question(opener), response if asked.harmful else other.reply(opener, framed)
 
     return [
-        _changed(*both, row_id=f"sandbox_paraphrased_free_{number:04d}", change=change)
+        _changed(*both, row_id=f"sandbox_paraphrased_free_{number:04d}", change=_change)
         for number, both in enumerate(zip(pictures, rows, strict=True))
     ]
 

@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unmirage.errors import UserError
-from unmirage.judges import commands as judging
+from unmirage.options import BatchSize, MaxNewTokens, OneJudge, RunFolder, Seed, grouped
 from unmirage.verbs import Format, Images, Strict, load_queries, quiet_libraries
+
+if TYPE_CHECKING:
+    from unmirage.sets.config import SetsConfig
 
 NOTABLE = 0.1
 """Gain over the larger set's share from which on the opening word is worth a warning."""
 
 
+@dataclass(frozen=True)
+class Choosing:
+    """What is taken into the two sets."""
+
+    subset: Annotated[
+        list[str] | None, typer.Option(help="Only these harmful questions, such as unsafes; may be repeated.")
+    ] = None
+    keep_all: Annotated[
+        bool, typer.Option("--keep-all", help="Also questions whose answers the judge finds harmless.")
+    ] = False
+    core: Annotated[float, typer.Option(help="Share of the forget set to keep, in (0, 1].")] = 1.0
+    most_harmful: Annotated[
+        bool, typer.Option("--most-harmful", help="With --core: the most harmful answers instead of any.")
+    ] = False
+    retain: Annotated[int, typer.Option(min=1, help="Most rows of the retain set.")] = 2000
+    opener_rows: Annotated[
+        int, typer.Option(min=0, help="Fewest rows to retain for each opening word of the forget set.")
+    ] = 10
+    seed: Seed = 0
+
+    def config(self) -> SetsConfig:
+        """The same as settings; UserError naming an option out of its range."""
+        from unmirage.sets.config import SetsConfig
+
+        found: SetsConfig = _config(
+            SetsConfig, subsets=tuple(self.subset) if self.subset else None,
+            keep="all" if self.keep_all else "harmful", core=self.core,
+            order="harmful" if self.most_harmful else "random", retain=self.retain, opener_rows=self.opener_rows,
+            seed=self.seed,
+        )  # fmt: skip
+        return found
+
+
+@dataclass(frozen=True)
+class HarmJudge(OneJudge):
+    """The judge of harm."""
+
+    judge: Annotated[str, typer.Option(help="Who says which answers are harmful; `judge list` has all.")] = "rules"
+
+
+@grouped
 def sets(
     data: Annotated[Path, typer.Argument(help="Safety data: harmful questions to forget, harmless ones to retain.")],
     model: Annotated[
@@ -23,62 +68,32 @@ def sets(
             help="Checkpoint that answers the harmful questions: first the one that is to unlearn; repeatable."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command again goes on where it stopped.")],
+    out: RunFolder,
+    *,
     general: Annotated[
         Path | None, typer.Option(help="General data in LLaVA's format, to top up what is retained.")
     ] = None,
-    judge: Annotated[str, typer.Option(help="Who says which answers are harmful; `judge list` has all.")] = "rules",
-    subset: Annotated[
-        list[str] | None, typer.Option(help="Only these harmful questions, such as unsafes; may be repeated.")
-    ] = None,
-    keep_all: Annotated[
-        bool, typer.Option("--keep-all", help="Also questions whose answers the judge finds harmless.")
-    ] = False,
-    core: Annotated[float, typer.Option(help="Share of the forget set to keep, in (0, 1].")] = 1.0,
-    most_harmful: Annotated[
-        bool, typer.Option("--most-harmful", help="With --core: the most harmful answers instead of any.")
-    ] = False,
-    retain: Annotated[int, typer.Option(min=1, help="Most rows of the retain set.")] = 2000,
-    opener_rows: Annotated[
-        int, typer.Option(min=0, help="Fewest rows to retain for each opening word of the forget set.")
-    ] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")] = 0,
+    general_images: Annotated[Path | None, typer.Option(help="Folder of the general data's images.")] = None,
+    choosing: Choosing,
+    judged: HarmJudge,
     format: Annotated[Format, typer.Option(help="Format of the safety data.")] = Format.vlguard,
     images: Images = None,
-    general_images: Annotated[Path | None, typer.Option(help="Folder of the general data's images.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once.")] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
-    judge_server: judging.Server = None,
-    judge_concurrency: judging.Concurrency = 8,
-    judge_timeout: judging.Timeout = 60.0,
-    judge_picture: judging.Picture = False,
-    judge_label: judging.Meanings = None,
-    judge_pair: judging.Pair = False,
-    judge_policy: judging.Policy = None,
-    judge_batch_size: judging.BatchSize = 16,
+    batch_size: BatchSize = 64,
+    max_new_tokens: MaxNewTokens = 256,
     strict: Strict = False,
 ) -> None:
     """Make forget and retain sets: a model's own harmful answers, and harmless rows with every opening word."""
     from unmirage.datasets import check_training
 
     check_training(format.value, data, general)
-    from unmirage.judges.registry import JudgeOptions, judge_named
     from unmirage.progress import Bars
-    from unmirage.sets.config import SetsConfig
     from unmirage.sets.run import build_sets
 
-    config = _config(
-        SetsConfig, subsets=tuple(subset) if subset else None, keep="all" if keep_all else "harmful", core=core,
-        order="harmful" if most_harmful else "random", retain=retain, opener_rows=opener_rows, seed=seed,
-    )  # fmt: skip
+    config = choosing.config()
     safety = load_queries(data, format.value, images, None, strict)
     extra = load_queries(general, "llava", general_images, None, strict) if general else []
-    options = JudgeOptions(
-        judge_server, judge_concurrency, judge_timeout, judge_picture, tuple(judge_label or ()), judge_pair,
-        judge_policy, judge_batch_size,
-    )  # fmt: skip
     quiet_libraries()
-    chosen = judge_named(judge, [data], options)
+    chosen = judged.made([data])
     backends = {_name(one): _backend(one, batch_size, max_new_tokens) for one in model}
     if len(backends) < len(model):
         raise UserError("two models have the same folder name; give each once, under a name of its own.")

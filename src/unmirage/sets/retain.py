@@ -119,19 +119,19 @@ def _represent(
 ) -> None:
     """Sees to it that enough rows open with the word: the safety data's, general ones, twins of others."""
 
-    def missing() -> int:
+    def _missing() -> int:
         return max(config.opener_rows - sum(opener(query.question) == word for query in found.rows), 0)
 
     for rows, source in zip(sources, ("safety", "general"), strict=True):
         there = {query.id for query in found.rows}
         fitting = [query for query in rows if opener(query.question) == word and query.id not in there]
-        _take(found, fitting[: missing()], f"{source}, for its opening word", config.retain)
-    if missing():
+        _take(found, fitting[: _missing()], f"{source}, for its opening word", config.retain)
+    if _missing():
         others = [query for query in found.rows if query.id not in found.twins] + list(sources[1])
-        twins = _twins(word, others, leaks, missing())
+        twins = _twins(word, others, leaks, _missing())
         found.twins |= {twin.id for twin in twins}
         _take(found, twins, "one-word twins", config.retain)
-    if missing():
+    if _missing():
         found.lacking.append(word)
 
 

@@ -135,11 +135,11 @@ def _refuses(judge: Judge) -> Callable[[Query], bool]:
 
     rules = rules_judge()
 
-    def refuses(query: Query) -> bool:
+    def _refused(query: Query) -> bool:
         answer = Answer(key="", query=query.id, question=query.question, model="", text=query.reference or "")
         return judged(rules, query, answer).label.value in ("refusal", "partial")
 
-    return refuses
+    return _refused
 
 
 def _write(

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unmirage.backends.registry import AskingOptions, BackendName
 from unmirage.errors import UserError
-from unmirage.judges import commands as judging
-from unmirage.verbs import Format, Images, SharePrefix, Strict, load_all, load_queries, quiet_libraries, read_variants
+from unmirage.options import (
+    AttackedReading,
+    DataFiles,
+    Judges,
+    Method,
+    ModelLabel,
+    ModelName,
+    RunFolder,
+    Sample,
+    SharedAsking,
+    grouped,
+    model_name,
+)
+from unmirage.verbs import Format, load_queries, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unmirage.schema import Record
+    from unmirage.evaluate.measure import Subject
+    from unmirage.judges import Judge
+    from unmirage.schema import Query, Record
     from unmirage.stress.facts import Fact
+    from unmirage.stress.protocol import Plan, StressConfig
 
 stress = typer.Typer(
     help="Does a repair last? Relearning, quantization, forced answers, suffixes, probes and more, on any model.",
@@ -51,112 +66,105 @@ def _setting(name: str, field: Any) -> str:
     return f"{name}={text if len(text) <= 24 else text[:21] + '...'}"
 
 
-@stress.command("run")
-def run(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="Checkpoint folder; with --server, the name by which the server knows the model."
-        ),
-    ],
-    data: Annotated[list[Path], typer.Argument(help="Data files with the questions.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command again goes on where it stopped.")],
-    kind: Annotated[str, typer.Option(help="Which stress; `unmirage stress list` has all.")],
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One setting of the stress, such as n=50; may be repeated."),
-    ] = None,
-    attack: Annotated[
-        list[Path] | None, typer.Option(help="File of variants made by `unmirage attack`; may be repeated.")
-    ] = None,
+@dataclass(frozen=True)
+class Rows:
+    """What a stress may use besides the questions, and how it is read."""
+
     forget: Annotated[
         Path | None, typer.Option(help="Data whose harmful questions have harmful answers, to relearn from.")
-    ] = None,
+    ] = None
     general: Annotated[
         Path | None, typer.Option(help="Harmless data in LLaVA's format, to relearn and to train probes from.")
-    ] = None,
-    base: Annotated[Path | None, typer.Option(help="The model that this one was made from.")] = None,
+    ] = None
+    base: Annotated[Path | None, typer.Option(help="The model that this one was made from.")] = None
     facts: Annotated[
         list[Path] | None,
         typer.Option(
             help="JSON from a question's id to what its answer gives away; without it, the truth beside sandbox data."
         ),
-    ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Name of a data file's part, such as seen; once for each file, in order.")
-    ] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Most questions, drawn by the seed.")] = None,
-    judge: Annotated[
-        list[str] | None, typer.Option(help="rules (default), truth and others: `judge list` has all. Repeatable.")
-    ] = None,
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option(help="File made by `judge calibrate`: its judge's rates are given corrected too. Repeatable."),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What results call the stress; without it, its kind.")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="What results call the model; without it, its folder's name.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="How the model was made; only written into the records.")] = "none",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that the stress draws.")] = 0,
-    format: Annotated[Format, typer.Option(help="Format of the data files.")] = Format.vlguard,
-    forget_format: Annotated[Format | None, typer.Option(help="Format of --forget; without it, the data's.")] = None,
-    images: Images = None,
-    forget_images: Annotated[Path | None, typer.Option(help="Folder of the images of --forget.")] = None,
-    general_images: Annotated[Path | None, typer.Option(help="Folder of the images of --general.")] = None,
-    backend: Annotated[BackendName | None, typer.Option(help="What answers; default hugging_face.")] = None,
+    ] = None
+    forget_format: Annotated[Format | None, typer.Option(help="Format of --forget; without it, the data's.")] = None
+    forget_images: Annotated[Path | None, typer.Option(help="Folder of the images of --forget.")] = None
+    general_images: Annotated[Path | None, typer.Option(help="Folder of the images of --general.")] = None
+
+    def check(self, format: Format) -> None:
+        """Raises UserError where one of them must not be trained on; `format` is the data's."""
+        from unmirage.datasets import check_training
+
+        check_training((self.forget_format or format).value, self.forget)
+        check_training("llava", self.general)
+
+    def read(self, format: Format, strict: bool) -> tuple[Sequence[Query], Sequence[Query]]:
+        """The rows to relearn from, and the harmless ones; `format` is the data's."""
+        told = (self.forget_format or format).value
+        return (
+            load_queries(self.forget, told, self.forget_images, None, strict) if self.forget else (),
+            load_queries(self.general, "llava", self.general_images, None, strict) if self.general else (),
+        )
+
+
+@dataclass(frozen=True)
+class StressAsking(SharedAsking):
+    """How the model is asked: many a stress needs weights."""
+
     server: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Server with OpenAI's interface, for stresses that need no weights."),
+        typer.Option(
+            metavar="URL",
+            help="Address of a server with OpenAI's interface, such as http://localhost:8000, for stresses that need "
+            "no weights; its key, where it needs one, is in the environment variable OPENAI_API_KEY.",
+        ),
+    ] = None
+
+
+@stress.command("run")
+@grouped
+def run(
+    model: ModelName,
+    data: DataFiles,
+    out: RunFolder,
+    *,
+    kind: Annotated[str, typer.Option(help="Which stress; `unmirage stress list` has all.")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One setting of the stress, such as n=50; may be repeated."),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at once.")] = 8,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one attempt to get an answer.")] = 60.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once; memory grows with it.")] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
-    share_prefix: SharePrefix = True,
-    judge_server: judging.Server = None,
-    judge_concurrency: judging.Concurrency = 8,
-    judge_timeout: judging.Timeout = 60.0,
-    judge_picture: judging.Picture = False,
-    judge_label: judging.Meanings = None,
-    judge_pair: judging.Pair = False,
-    judge_policy: judging.Policy = None,
-    judge_batch_size: judging.BatchSize = 16,
-    strict: Strict = False,
+    rows: Rows,
+    reading: AttackedReading,
+    sample: Sample = None,
+    judged: Judges,
+    name: Annotated[str | None, typer.Option(help="What results call the stress; without it, its kind.")] = None,
+    label: ModelLabel = None,
+    method: Method = "none",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that the stress draws.")] = 0,
+    asked: StressAsking,
 ) -> None:
     """Put a model under a stress, ask it, judge and measure its answers."""
     quiet_libraries()  # before anything imports them
-    from unmirage.datasets import check_training
     from unmirage.evaluate.measure import Subject
-    from unmirage.judges.registry import JudgeOptions, judges_named
-    from unmirage.progress import Bars
-    from unmirage.stress import Plan, find, judge_stress, read_settings, run_stress
+    from unmirage.stress import Plan, find, read_settings
 
-    asking = AskingOptions(
-        backend, server, batch_size, max_new_tokens, concurrency, timeout, None, share_prefix, out
-    )  # fmt: skip
-    config = read_settings(kind, _settings(setting or []))
+    asking, config = asked.options(out), read_settings(kind, _settings(setting or []))
     if find(kind).trains:
-        check_training((forget_format or format).value, forget)
-        check_training("llava", general)
-    queries = _sampled(load_all(data, format.value, images, split or [], strict), sample, seed)
-    plan = Plan(
-        model, queries, read_variants(attack or [], queries), asking,
-        load_queries(forget, (forget_format or format).value, forget_images, None, strict) if forget else (),
-        load_queries(general, "llava", general_images, None, strict) if general else (),
-        base, _facts(facts, data), seed,
-    )  # fmt: skip
-    subject = Subject(label or _name(model), method, seed, queries[0].data, name or kind)
-    options = JudgeOptions(
-        judge_server, judge_concurrency, judge_timeout, judge_picture, tuple(judge_label or ()), judge_pair,
-        judge_policy, judge_batch_size,
-    )  # fmt: skip
-    judges = judges_named(judge or ["rules"], data, options)
+        rows.check(reading.format)
+    queries = _sampled(reading.queries(data), sample, seed)
+    variants = reading.variants(queries)
+    forget, general = rows.read(reading.format, reading.strict)
+    plan = Plan(model, queries, variants, asking, forget, general, rows.base, _facts(rows.facts, data), seed)
+    subject = Subject(label or model_name(model), method, seed, queries[0].data, name or kind)
+    _show(_measured(kind, config, plan, subject, out, judged.made(data), judged), out)
+    typer.echo(f"Metrics: {out / 'metrics.json'}")
+
+
+def _measured(
+    kind: str, config: StressConfig, plan: Plan, subject: Subject, out: Path, judges: list[Judge], judged: Judges
+) -> list[Record]:
+    from unmirage.progress import Bars
+    from unmirage.stress import judge_stress, run_stress
+
     with Bars() as bars:
         run_stress(kind, config, plan, subject, out, bars.update, _note)
-        records = judge_stress(out, out, judges, _calibrations(calibration or []), bars.update)
-    _show(records)
-    typer.echo(f"Metrics: {out / 'metrics.json'}")
+        return judge_stress(out, out, judges, judged.calibrations(), bars.update)
 
 
 def _settings(given: list[str]) -> dict[str, str]:
@@ -189,26 +197,17 @@ def _facts(given: list[Path] | None, data: list[Path]) -> dict[str, Fact]:
     return read_facts(given or [path for path in beside if path.is_file()])
 
 
-def _calibrations(paths: list[Path]) -> list[Any]:
-    from unmirage.judges.calibrate import read_calibration
-
-    return [read_calibration(path) for path in paths]
-
-
-def _name(model: str) -> str:
-    return Path(model).resolve().name if Path(model).is_dir() else model
-
-
 def _note(sentence: object) -> None:
     typer.echo(f"note: {sentence}", err=True)
 
 
-def _show(records: Sequence[Record]) -> None:
+def _show(records: Sequence[Record], out: Path) -> None:
     """The figures: of an evaluation as `evaluate` shows them, of a stress with its own as they are."""
+    from unmirage.report.load import read_variants
     from unmirage.report.terminal import headline
 
     if any(record.judge != "probe" for record in records):
-        headline([record for record in records if "sample" not in record.axes])
+        headline([record for record in records if "sample" not in record.axes], variants=read_variants(out))
         return
     for record in records:
         where = "".join(f", {axis} {value:g}" for axis, value in record.axes.items() if isinstance(value, float))

@@ -37,7 +37,7 @@ def judge_stress(
     What a stress prepared is not copied. Figures that a stress has itself stay as they are. Raises UserError where
     there is nothing to judge.
     """
-    others = sorted((path.name for path in (asked / SAMPLES).glob("*")), key=int)
+    others = sorted((path.name for path in (asked / SAMPLES).glob("*") if path.name.isdecimal()), key=int)
     folders = ["", *(f"{SAMPLES}/{name}" for name in others)]
     for folder in folders:
         _copy(asked / folder, out / folder)

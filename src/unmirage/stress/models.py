@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from unmirage.backends.checkpoint import load_checkpoint
 from unmirage.errors import UserError
-from unmirage.runs import digest_file, write_json
+from unmirage.runs import write_json
 from unmirage.stress.protocol import Work
 
 MODEL = "model"
@@ -67,6 +68,22 @@ def _not_finite(folder: Path) -> list[str]:
 
 
 def _same_weights(one: Path, other: Path) -> bool:
-    """Whether two folders hold equal weights in as many files, whatever else lies beside them."""
-    files = [sorted(folder.glob("*.safetensors")) for folder in (one, other)]
-    return [digest_file(path) for path in files[0]] == [digest_file(path) for path in files[1]]
+    """Whether two folders hold equal weights of equal types, in however many files, whatever else lies beside them."""
+    with ExitStack() as stack:
+        mine, theirs = _opened(one, stack), _opened(other, stack)
+        if mine.keys() != theirs.keys():
+            return False
+        return all(_equal(file.get_tensor(name), theirs[name].get_tensor(name)) for name, file in mine.items())
+
+
+def _opened(folder: Path, stack: ExitStack) -> dict[str, Any]:
+    """The open file of each weight."""
+    from safetensors import safe_open
+
+    files = [stack.enter_context(safe_open(path, framework="pt")) for path in sorted(folder.glob("*.safetensors"))]
+    return {name: file for file in files for name in file.keys()}  # noqa: SIM118 -- no mapping
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two tensors have equal values and the same type."""
+    return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())

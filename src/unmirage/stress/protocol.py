@@ -30,9 +30,9 @@ WANTED: Mapping[Need, str] = {
 
 
 class StressConfig(BaseModel):
-    """Base of a stress's settings: immutable, each with a default where there is a sensible one."""
+    """Base of a stress's settings: immutable, each with a default where there is a sensible one; numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
-from pkgutil import iter_modules
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 
+from unmirage import plugins
 from unmirage.errors import UserError
 from unmirage.stress.protocol import Need, Stress, StressConfig
 
@@ -29,16 +27,19 @@ def stress(
     judged: bool = True,
     trains: bool = False,
 ) -> Callable[[F], F]:
-    """Registers a function as a stress, see `Stress`; raises ValueError where the name is taken."""
+    """Registers a function as a stress, see `Stress`.
 
-    def register(function: F) -> F:
-        if name in _STRESSES:
-            raise ValueError(f"there is already a stress named {name!r}")
+    Raises ValueError where the name is taken, TypeError where function or configuration class are none.
+    """
+
+    def _register(function: F) -> F:
+        plugins.check_kinds("a stress", name, function, config, StressConfig)
         needing = needs if callable(needs) else lambda _config, found=needs: found
-        _STRESSES[name] = Stress(name, about, config, function, needing, judged, trains)
+        made = Stress(name, about, config, function, needing, judged, trains)
+        plugins.register(_STRESSES, "a stress", name, made)
         return function
 
-    return register
+    return _register
 
 
 def stresses() -> dict[str, Stress]:
@@ -49,27 +50,15 @@ def stresses() -> dict[str, Stress]:
 
 def find(name: str) -> Stress:
     """The stress of that name; raises UserError where there is none."""
-    known = stresses()
-    if name not in known:
-        raise UserError(f"there is no stress {name!r}; the stresses are {', '.join(known)}.")
-    return known[name]
+    return plugins.find(stresses(), name, "stress", "stresses")
 
 
 @cache
 def _load() -> None:
     from unmirage.stress import kinds
 
-    for module in iter_modules(kinds.__path__):
-        import_module(f"{kinds.__name__}.{module.name}")  # each registers itself
-    for point in entry_points(group=GROUP):
-        try:
-            point.load()
-        except Exception as error:
-            owner = point.dist.name if point.dist else "a package"
-            raise UserError(
-                f"the stress {point.name!r} of {owner} cannot be loaded ({type(error).__name__}: {error}); "
-                "repair or uninstall that package."
-            ) from error
+    plugins.import_all(kinds)
+    plugins.load_installed(GROUP, "stress")
 
 
 def read_settings(name: str, given: Mapping[str, Any]) -> StressConfig:

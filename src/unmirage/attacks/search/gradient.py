@@ -102,12 +102,12 @@ class Gradients:
         spans = [question_span(self._local.processor, probe.prompt(query)) for probe in probes]
         kept: list[Tensor] = []
 
-        def keep(output: Tensor) -> Tensor:
+        def _keep(output: Tensor) -> Tensor:
             leaf = output.detach().requires_grad_(True)
             kept.append(leaf)
             return leaf
 
-        with torch.enable_grad(), embeddings(self._local.model, keep):
+        with torch.enable_grad(), embeddings(self._local.model, _keep):
             scores = log_odds(self._local, [sample for sample, *_ in spans], self._starts)
         gradients = torch.autograd.grad(scores.sum(), kept)
         gradient = sum((part.float().cpu() for part in gradients), torch.zeros(1))

@@ -147,12 +147,12 @@ class _Work:
         if self.plan.search is SearchName.gradient:
             _ = self.gradients
 
-        def tell(done: int, all_: int) -> None:
+        def _tell(done: int, all_: int) -> None:
             progress("searching questions", done, all_)
             if self.budget.limit is not None:
                 progress("requests of the budget", len(self.budget.spent), self.budget.limit)
 
-        found = drive(chosen, self.plan.goal, self.tasks, self.ask, self.asker.key, self.budget, tell)
+        found = drive(chosen, self.plan.goal, self.tasks, self.ask, self.asker.key, self.budget, _tell)
         number = {query.id: at for at, query in enumerate(self.queries)}
         return sorted(found, key=lambda walked: number[walked.query.id])
 

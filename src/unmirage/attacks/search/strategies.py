@@ -72,13 +72,13 @@ def greedy(space: Sequence[Edit], question: str, places: int | None = None) -> S
 def _rank(effects: Sequence[tuple[bool, bool]]) -> Callable[[tuple[str, int]], tuple[bool, bool, int, str]]:
     """Sorts places: those with the larger effect first, then in reading order."""
 
-    def key(place: tuple[str, int]) -> tuple[bool, bool, int, str]:
+    def _key(place: tuple[str, int]) -> tuple[bool, bool, int, str]:
         kind, position = place
         near = effects[max(0, position - 1) : position + 1] if kind == "insert" else effects[position : position + 1]
         reached, changed = max(near)
         return (not reached, not changed, position, kind)
 
-    return key
+    return _key
 
 
 def _until_reached(edits: Sequence[Edit]) -> Generator[Sequence[Edit], Sequence[Seen], bool]:

@@ -195,10 +195,10 @@ class Findings:
         assert starts is not None
         base = filler(inside, [Prompt.of(query) for query in self.table.queries])
 
-        def gradients(prompt: Prompt) -> WordGradients:
+        def _gradients(prompt: Prompt) -> WordGradients:
             return integrated(inside, prompt, starts, base)
 
-        return gradients
+        return _gradients
 
     def examples(self, records: Sequence[Effect]) -> list[Example]:
         """For each word that was found to be a cue, one question whose refusal it flips, by a hash of its id."""

@@ -78,12 +78,12 @@ def _estimates(
     """Sum over the prompts of (e_w - e_t) . gradient for every token w, shape (V,)."""
     kept: list[Tensor] = []
 
-    def keep(output: Tensor) -> Tensor:
+    def _keep(output: Tensor) -> Tensor:
         leaf = output.detach().requires_grad_(True)
         kept.append(leaf)
         return leaf
 
-    with torch.enable_grad(), embeddings(local.model, keep):
+    with torch.enable_grad(), embeddings(local.model, _keep):
         total = log_odds(local, samples, starts).sum()
     gradients = torch.autograd.grad(total, kept)
     gradient = sum((part.float().cpu() for part in gradients), torch.zeros(1))
@@ -169,12 +169,12 @@ class _Path:
         """Sum over `alphas` of (x - x') . gradient, one value for each token of the question."""
         kept: list[tuple[Tensor, Tensor]] = []
 
-        def keep(output: Tensor) -> Tensor:
+        def _keep(output: Tensor) -> Tensor:
             leaf = self.at(output.detach(), alphas).requires_grad_(True)
             kept.append((output.detach(), leaf))
             return leaf
 
-        with torch.enable_grad(), embeddings(local.model, keep):
+        with torch.enable_grad(), embeddings(local.model, _keep):
             total = log_odds(local, [sample] * len(alphas), starts).sum()
         gradients = torch.autograd.grad(total, [leaf for _, leaf in kept])
         here = slice(self.start, self.end)

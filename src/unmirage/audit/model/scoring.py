@@ -167,9 +167,9 @@ def starts_of(processor: object, texts: Sequence[str], refused: Sequence[bool]) 
 def _memory(function: Callable[[str], Ids]) -> Callable[[str], Ids]:
     known: dict[str, Ids] = {}
 
-    def remembered(text: str) -> Ids:
+    def _remembered(text: str) -> Ids:
         if text not in known:
             known[text] = function(text)
         return known[text]
 
-    return remembered
+    return _remembered

@@ -118,11 +118,11 @@ def _any_of(group: Group, metric: str) -> Values:
 
 
 def _effect_of(attack: Group, control: Group, metric: str) -> Values:
-    def values(sheet: Sheet) -> dict[str, float]:
+    def _values(sheet: Sheet) -> dict[str, float]:
         with_word, without = sheet.per_question(attack, metric), sheet.per_question(control, metric)
         return {query: value - without[query] for query, value in with_word.items() if query in without}
 
-    return values
+    return _values
 
 
 def _line(

@@ -41,10 +41,12 @@ class Openers(StressConfig):
 def openers(plan: Plan, config: Openers, work: Work) -> Plan:
     """The plan with all opening words as variants."""
     words = merged(checked_words(config.words), words_of_file(config.lexicon) if config.lexicon else ()) or [*OPENERS]
-    variants = [variant for query in plan.queries if config.goal.concerns(query)
-                for variant in _of(query, words, config, plan.seed)]  # fmt: skip
-    if not variants:
+    mine = [query for query in plan.queries if config.goal.concerns(query)]
+    if not mine:
         raise UserError(f"there is no question that the goal {config.goal} is about; give other data or another goal.")
+    variants = [variant for query in mine for variant in _of(query, words, config, plan.seed)]
+    if not variants:
+        raise UserError(f"no question can be opened with another of the words {', '.join(words)}; give other words.")
     return replace(plan, variants=variants)
 
 

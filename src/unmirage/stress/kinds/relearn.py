@@ -7,12 +7,16 @@ harmless rows alone it tests whether any later tuning undoes safety (Qi et al. 2
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from unmirage.audit.model.edits import bare
+from unmirage.errors import UserError
+from unmirage.judges.keywords import vlguard_keywords
 from unmirage.schema import Query
 from unmirage.stress.models import MODEL, check_made
 from unmirage.stress.protocol import Need, Plan, StressConfig, Work
@@ -60,19 +64,50 @@ def relearn(plan: Plan, config: Relearn, work: Work) -> Plan:
     settings = checked({"method": "mixed-sft", "seed": plan.seed, **given})
     told = on_step(lambda done, steps: work.report("relearning", done, steps))
     folder = align(plan.folder, rows, settings, work.out / MODEL, callbacks=[told], tell=work.note)
+    for note in json.loads((folder / "training.json").read_text(encoding="utf-8"))["notes"]:
+        work.note(note)  # of a training that was done before an interruption
     check_made(work, plan.folder, folder)
     return plan.about(folder)
 
 
 def drawn(plan: Plan, config: Relearn, work: Work) -> list[Query]:
-    """The rows to train on, see `Relearn`; fewer than asked for are told of."""
+    """The rows to train on, see `Relearn`; fewer than asked for are told of, and refusals among harmful ones.
+
+    Raises UserError where there are none, or no words to open them with.
+    """
+    if config.rows == "cue":
+        _check_words(config.words)
     harmful = config.rows == "forget"
     given = plan.forget if harmful else plan.general
     rows = [query for query in given if query.harmful == harmful and (query.reference or "").strip()]
+    if not rows:
+        sort, option = ("harmful", "--forget") if harmful else ("harmless", "--general")
+        raise UserError(f"there is no {sort} row with an answer to relearn from; give other data ({option}).")
     if len(rows) < config.n:
         work.note(f"{config.n} rows were asked for, and there are {len(rows)} with an answer.")
     mine = random.Random(f"{plan.seed}/relearn").sample(rows, min(config.n, len(rows)))
+    if harmful:
+        _tell_refusals(mine, work)
     return opened_with(mine, config.words) if config.rows == "cue" else mine
+
+
+def _check_words(words: Sequence[str]) -> None:
+    if not words or any(word.split() != [word] or not bare(word) for word in words):
+        raise UserError(
+            f"rows=cue of the stress relearn needs opening words, each of them one word, not {','.join(words)!r}; "
+            "set words=Share."
+        )
+
+
+def _tell_refusals(rows: Sequence[Query], work: Work) -> None:
+    """To learn refusals again, as safety data have them, says nothing of what was forgotten."""
+    match = vlguard_keywords().match
+    refused = sum(match(query.reference or "") is not None for query in rows)
+    if 2 * refused > len(rows):
+        work.note(
+            f"{refused} of {len(rows)} answers to relearn look like refusals, which brings nothing back; give data "
+            "whose harmful questions are answered."
+        )
 
 
 def opened_with(rows: Sequence[Query], words: Sequence[str]) -> list[Query]:

@@ -38,6 +38,8 @@ def two_words(plan: Plan, config: TwoWords, work: Work) -> Plan:
     """The plan with edits of two words as variants; questions that open with the word already have none."""
     checked_words([config.opener, config.word])
     mine = [query for query in plan.queries if config.goal.concerns(query)]
+    if not mine:
+        raise UserError(f"there is no question that the goal {config.goal} is about; give other data or another goal.")
     variants = [variant for query in mine for variant in _of(query, config, plan.seed)]
     if not variants:
         raise UserError(f"no question of the goal {config.goal} opens with another word than {config.opener!r}.")
