@@ -20,7 +20,15 @@ from unmirage.audit.model.edits import Candidate, Edit
 from unmirage.audit.model.effects import corrected, reading
 from unmirage.audit.model.occlusion import GREY, greyed, word_occlusions
 from unmirage.audit.model.results import Effect, ModelAudit
-from unmirage.audit.model.sidebyside import DataWord, from_record, notable, read_words, untouched_sentence
+from unmirage.audit.model.sidebyside import (
+    DataWord,
+    against_untouched,
+    from_record,
+    near_sentence,
+    notable,
+    read_words,
+    untouched_sentence,
+)
 from unmirage.audit.model.summary import headline
 from unmirage.backends.prompts import Prompt
 from unmirage.backends.protocol import Reply
@@ -543,6 +551,18 @@ def test_words_that_the_data_do_not_touch_are_counted_against_the_control_words(
         "Of 3 words that the data do not tie to refusal, 2 lie within 10 points of the control words and 0 within as "
         "much of one another's mean; they reach from +0 to +100."
     )
+    moved = against_untouched(side)
+    assert moved is not None
+    assert {point.word: point.effect for point in moved.points} == pytest.approx(
+        {"Share": 1 - 1 / 3, "Name": -0.5, "List": -0.5, "Tell": 1.0}
+    )
+    assert [p.high - p.low for p in moved.points] == pytest.approx([p.high - p.low for p in side.points])
+    assert near_sentence(moved) == (
+        "Of 3 words that the data do not tie to refusal, 0 lie within 10 points of zero; they reach from -50 to +100."
+    )
+    page = (tmp_path / "run" / "audit_model.html").read_text()
+    assert "zero: the other words that the data do not tie to refusal. Of 3 words" in page
+    assert against_untouched(side.model_copy(update={"untouched": ["Name"]})) is None
 
 
 def test_the_json_is_one_schema_in_long_form(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from unmirage.audit.model import figures
 from unmirage.audit.model.results import Attribution, Effect, Example, ModelAudit, SideBySide
-from unmirage.audit.model.sidebyside import untouched_sentence
+from unmirage.audit.model.sidebyside import against_untouched, near_sentence, untouched_sentence
 from unmirage.audit.model.summary import headline, order
 from unmirage.report import wording
 from unmirage.report.images import Picture, embed
@@ -74,7 +74,7 @@ def render(audit: ModelAudit, queries: Sequence[Query], *, show_harmful: bool) -
         audit=audit,
         headline=headline(audit),
         forests=_forests(audit.records),
-        sides=[(METRICS[one.metric], one, figures.scatter(one), _r(one)) for one in _sides(audit)],
+        sides=[side for one in _sides(audit) for side in _both(one)],
         refusals=_refusals(audit.attributions, images),
         examples=[(one, *_replies(one, show_harmful)) for one in audit.examples],
         records=sorted(audit.records, key=order),
@@ -95,6 +95,15 @@ def _sides(audit: ModelAudit) -> list[SideBySide]:
     rank = {"leaning": 0, "refusal": 1, "score": 2}
     known = [one for one in audit.side_by_side if any(p.data_rate is not None for p in one.points)]
     return sorted(known, key=lambda one: rank[one.metric])
+
+
+def _both(one: SideBySide) -> list[tuple[str, str, Markup, str]]:
+    """(metric, zero, figure, what it tells), against control words and against words that the data do not touch."""
+    found = [(METRICS[one.metric], "zero: neutral and random words", figures.scatter(one), _r(one))]
+    if moved := against_untouched(one):
+        zero = "zero: the other words that the data do not tie to refusal"
+        found.append((METRICS[one.metric], zero, figures.scatter(moved), near_sentence(moved)))
+    return found
 
 
 def _r(one: SideBySide) -> str:

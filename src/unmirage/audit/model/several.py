@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unmirage.audit.model.results import Metric, ModelAudit, Reading, SideBySide, WordPoint
-from unmirage.audit.model.sidebyside import means_of_others
+from unmirage.audit.model.sidebyside import against_untouched
 from unmirage.errors import UserError
 from unmirage.stats import benjamini_hochberg, mean_over_seeds
 from unmirage.stats.rates import t_probability
@@ -128,27 +128,14 @@ def _held(side: SideBySide) -> bool:
 
 def _over(audits: Sequence[ModelAudit], metric: Metric, zero: Zero) -> OverRuns:
     sides = [side for audit in audits if (side := _side(audit, metric))]
-    shifted = [_against_untouched(side) if zero == "untouched" else list(side.points) for side in sides]
-    effects = [{point.word: point for point in points} for points in shifted]
+    shown = [against_untouched(side) if zero == "untouched" else side for side in sides]
+    effects = [{point.word: point for point in (one.points if one else ())} for one in shown]
     untouched = {word for side in sides for word in side.untouched}
     common = [word for word in effects[0] if all(word in one for one in effects)]
     if zero == "untouched" and len([word for word in common if word in untouched]) < 2:
         return OverRuns(metric=metric, zero=zero, words=[])
     words = [_word([one[word] for one in effects], word in untouched) for word in common]
     return OverRuns(metric=metric, zero=zero, words=_corrected(words))
-
-
-def _against_untouched(side: SideBySide) -> list[WordPoint]:
-    """The points with the mean of the other untouched words as zero."""
-    free = [point.effect for point in side.points if point.word in side.untouched]
-    if len(free) < 2:
-        return []
-    middle = sum(free) / len(free)
-    others = iter(means_of_others(free))
-    return [
-        point.model_copy(update={"effect": point.effect - (next(others) if point.word in side.untouched else middle)})
-        for point in side.points
-    ]
 
 
 def _word(points: Sequence[WordPoint], untouched: bool) -> WordOverRuns:

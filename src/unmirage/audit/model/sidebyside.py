@@ -131,6 +131,35 @@ def untouched_sentence(found: SideBySide) -> str:
     )
 
 
+def near_sentence(found: SideBySide) -> str:
+    """How near to the zero of these points the untouched words are."""
+    effects = [point.effect for point in found.points if point.word in found.untouched]
+    near = sum(abs(effect) <= NEAR for effect in effects)
+    return (
+        f"Of {len(effects)} words that the data do not tie to refusal, {near} lie within {100 * NEAR:.0f} points of "
+        f"zero; they reach from {100 * min(effects):+.0f} to {100 * max(effects):+.0f}."
+    )
+
+
+def against_untouched(found: SideBySide) -> SideBySide | None:
+    """The same points with the mean of the (other) untouched words as zero; None where there are fewer than two.
+
+    Words that open real questions of the data differ from words that do not belong there; against one another they
+    show what the data taught of each.
+    """
+    free = [point.effect for point in found.points if point.word in found.untouched]
+    if len(free) < 2:
+        return None
+    middle, others = sum(free) / len(free), iter(means_of_others(free))
+    points = [_moved(point, next(others) if point.word in found.untouched else middle) for point in found.points]
+    return found.model_copy(update={"points": points})
+
+
+def _moved(point: WordPoint, zero: float) -> WordPoint:
+    ends = {"effect": point.effect - zero, "low": point.low - zero, "high": point.high - zero}
+    return point.model_copy(update=ends)
+
+
 def means_of_others(values: Sequence[float]) -> list[float]:
     """Of each value the mean of the other ones; itself where it is alone."""
     if len(values) < 2:
