@@ -213,9 +213,14 @@ def models(
     if out.is_file():
         raise UserError(f"--out {out} is a file; give a folder for audit_models.json and audit_models.html.")
     read = read_audits(audits)
-    alike = len({audit.model for audit in read}) < len(read)
-    found = over_runs(read, [str(path) for path in audits] if alike else None)
+    found = over_runs(read, _apart([audit.model for audit in read], audits))
     written = [write_json(out / "audit_models.json", found), write_page(found, out / "audit_models.html")]
     print_audits(found)
     for path in written:
         typer.echo(f"Written: {path}")
+
+
+def _apart(names: list[str], paths: list[Path]) -> list[str]:
+    """Names of the models, or of their audits' folders, or these whole: the first that tell all apart."""
+    ways = (names, [path.resolve().name for path in paths], [str(path) for path in paths])
+    return next((way for way in ways if len(set(way)) == len(way)), ways[-1])

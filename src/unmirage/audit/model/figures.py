@@ -12,6 +12,8 @@ from unmirage.report.wording import points, points_interval, printable
 
 WIDTH, LEFT, RIGHT, ROW, TOP = 540, 150, 470, 19, 10
 SIDE, EDGE, LINE = 520, 46, 11
+GAP, LETTER = 9, 8.5
+"""Between a point and its name, and for each letter of it, in units of the figure."""
 TONES = {"refusal cue": "refuse", "compliance cue": "comply", "any change": "change"}
 
 
@@ -90,12 +92,11 @@ def scatter(found: SideBySide) -> Markup:
 
 
 def _labelled(found: Sequence[WordPoint], reach: float) -> list[tuple[WordPoint, bool, float]]:
-    """Each point, whether its name stands to its left, and how high; names of one side do not cover one another.
+    """Each point, whether its name stands to its left, and how high; names do not cover one another.
 
     Words without data share one column, so their names go to the left and right by turns, from top to bottom.
     """
-    held = [p for p in found if p.data_difference is not None]
-    placed = [(p, _across(p.data_difference or 0.0) > SIDE * 0.8, _up(p.effect / reach)) for p in held]
+    placed = _beside_points([p for p in found if p.data_difference is not None], reach)
     last = {True: 0.0, False: 0.0}
     rest = sorted((p for p in found if p.data_difference is None), key=lambda p: -p.effect)
     for number, p in enumerate(rest):
@@ -103,6 +104,34 @@ def _labelled(found: Sequence[WordPoint], reach: float) -> list[tuple[WordPoint,
         last[left] = max(_up(p.effect / reach), last[left] + LINE)
         placed.append((p, left, last[left]))
     return placed
+
+
+def _beside_points(held: Sequence[WordPoint], reach: float) -> list[tuple[WordPoint, bool, float]]:
+    """Names beside their points, from the top: to the right, else to the left, else as little lower as will do."""
+    places = {p.word: (_across(p.data_difference or 0.0), _up(p.effect / reach)) for p in held}
+    taken: list[tuple[float, float, float]] = []
+    placed = []
+    for p in sorted(held, key=lambda p: -p.effect):
+        x, y = places[p.word]
+        left, label = next(
+            (left, y + lower)
+            for lower in range(0, SIDE, 3)
+            for left in ((True,) if x > SIDE * 0.8 else (False, True))
+            if _free(_box(p.word, x, y + lower, left), taken)
+        )
+        taken.append(_box(p.word, x, label, left))
+        placed.append((p, left, label))
+    return placed
+
+
+def _box(word: str, x: float, y: float, left: bool) -> tuple[float, float, float]:
+    """About where a name stands: its left and right ends, and its height."""
+    wide = GAP + LETTER * len(word)
+    return (x - wide, x - GAP, y) if left else (x + GAP, x + wide, y)
+
+
+def _free(box: tuple[float, float, float], taken: Sequence[tuple[float, float, float]]) -> bool:
+    return not any(box[0] < b and a < box[1] and abs(box[2] - y) < LINE for a, b, y in taken)
 
 
 def _point(p: WordPoint, reach: float, left: bool, label_y: float) -> Markup:
