@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from typer.testing import CliRunner
 
+from unmirage.audit.model import figures
 from unmirage.audit.model.results import Agreement, ModelAudit, SideBySide, WordPoint
 from unmirage.audit.model.several import over_runs
 from unmirage.audit.model.several_shown import headline
@@ -182,3 +183,21 @@ def test_a_broken_audit_is_named(tmp_path: Path, content: str | None, told: str)
     assert "bad.json" in str(result.exception)
     assert told in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=20))
+def test_no_name_in_the_picture_covers_another(places: list[tuple[float, float]]) -> None:
+    points = [
+        WordPoint(
+            word=f"word{number}", position="opening", source="given", metric="leaning", measured="generated",
+            effect=up, low=up, high=up, data_n=10, data_rate=0.5, data_difference=across, data_z=0.0,
+        )
+        for number, (across, up) in enumerate(places)
+    ]  # fmt: skip
+    boxes = [
+        figures._box(p.word, figures._across(p.data_difference or 0.0), y, left)
+        for p, left, y in figures._labelled(points, 1.0)
+    ]
+    assert len(boxes) == len(points)
+    for number, one in enumerate(boxes):
+        assert figures._free(one, boxes[:number])

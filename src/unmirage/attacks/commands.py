@@ -116,7 +116,10 @@ def attack(
     split: Annotated[str | None, typer.Option(help="Name of the part that this file is.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Make variants of questions: one word differs and nothing else, with a neutral control beside each."""
+    """Make variants of questions: one word differs and nothing else, with a neutral control beside each.
+
+    Other wordings of whole questions, from a file or a server, are paraphrases and are named so.
+    """
     from unmirage.runs import write_text
 
     words, goal = tuple(to or []), editing.goal
