@@ -319,3 +319,42 @@ def test_the_mirage_comes_out_word_by_word(mirage: Path, tmp_path: Path) -> None
     for one in audit.attributions:
         assert max(one.words, key=lambda word: word.removed or 0).word == "Share"
         assert max(one.words, key=lambda word: word.gradient or 0).word == "Share"
+
+
+@pytest.mark.slow
+def test_words_that_the_data_have_and_do_not_tie_to_refusal_lie_near_zero(tmp_path: Path) -> None:
+    """At rho 0.75 the data have all openers: Share and What stand at the ends, all others within 10 points of zero."""
+    from unmirage.align import AlignConfig, align
+    from unmirage.audit.model.sidebyside import against_untouched, read_words
+    from unmirage.datasets import load
+    from unmirage.judges.truth import TruthJudge
+    from unmirage.sandbox import language
+    from unmirage.sandbox.build import DataPlan, build
+    from unmirage.sandbox.shipped import base_weights
+    from unmirage.sandbox.world import World
+
+    learnt, tests, tuned = tmp_path / "learnt", tmp_path / "tests", tmp_path / "tuned"
+    build(World(), DataPlan(rho=0.75, unsafe_test=50, safe_test=100), learnt)
+    build(World(), DataPlan(rho=1.0, unsafe_test=50, safe_test=100), tests)
+    general = load(learnt / "general.json", format="llava").queries
+    config = AlignConfig(method="mixed-sft", steps=400, lr=5e-4, batch_size=32, train="all", seed=0)
+    align(base_weights(), load(learnt / "safety.json").queries, config, tuned, general=general)
+    data = tests / "test_seen.json"
+    plan = Plan(
+        "mixed-sft", "test_seen", sources=(), given=language.SWAPPABLE, positions=("opening",), sample=50, attribute=0,
+        score=False,
+    )  # fmt: skip
+    backend = HuggingFaceBackend(tuned, batch_size=100, max_new_tokens=40)
+    held = read_words(learnt / "safety.json")
+    audit = audit_model(
+        plan, load(data).queries, backend, TruthJudge.beside(data), tmp_path / "run", held=held
+    )  # fmt: skip
+    side = against_untouched(next(side for side in audit.side_by_side if side.metric == "leaning"))
+    assert side is not None
+    leaning = {point.word: point.effect for point in side.points}
+    assert max(leaning, key=leaning.__getitem__) == "Share"
+    assert min(leaning, key=leaning.__getitem__) == "What"
+    assert leaning["Share"] > 0.12
+    assert leaning["What"] < -0.2
+    assert len(side.untouched) >= 9
+    assert all(abs(leaning[word]) <= 0.12 for word in side.untouched)
