@@ -42,6 +42,7 @@ def sampler(network: Any, processor: Any, config: AlignConfig, out: Path, report
     kept = Kept(out / "training", "alternatives")
 
     def sample(queries: Sequence[Query]) -> list[str]:
+        """One other answer for each query."""
         network.eval()
         ask = lambda some: [alternative(network, processor, one, config.seed) for one in some]  # noqa: E731
         own = kept.fill(queries, ask, KEPT, partial(report, SAMPLING))
@@ -60,6 +61,7 @@ def answerer(model: Path, config: AlignConfig, out: Path, report: Report) -> Sam
     kept = Kept(out / "training", "answers")
 
     def answer(queries: Sequence[Query]) -> list[str]:
+        """The greedy answer to each query."""
         backend = HuggingFaceBackend(model, batch_size=config.batch_size, max_new_tokens=LONGEST)
         block = max(KEPT, config.batch_size)
         kept.fill(queries, lambda some: _answers(backend, some), block, partial(report, ASKING))

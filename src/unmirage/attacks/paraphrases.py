@@ -206,6 +206,7 @@ class _Wanted:
     shot: int
 
     def chat(self) -> Chat:
+        """The request that asks a server for this wording."""
         from unmirage.servers import Chat
 
         how = "" if self.cue is None else (

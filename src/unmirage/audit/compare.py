@@ -62,6 +62,7 @@ class _Both:
         return True
 
     def frames(self) -> Iterator[pl.DataFrame]:
+        """The rows of both files, labelled by the file that they are of."""
         for frame in self.one.frames():
             yield frame.with_columns(label=pl.lit(True), answer=pl.lit(None, dtype=pl.String))
         for frame in self.other.frames():

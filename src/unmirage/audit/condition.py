@@ -56,6 +56,7 @@ class _Parser:
     values: Mapping[str, float]
 
     def whole(self) -> bool:
+        """Whether the condition holds; raises UserError where it is none, or something is left over."""
         try:
             result = self.truth(self.condition())
         except RecursionError:
@@ -65,6 +66,7 @@ class _Parser:
         return result
 
     def condition(self) -> float | bool:
+        """conjunction ("or" conjunction)*"""
         result = self.conjunction()
         while self.taken("or"):
             # The right side is read whatever the left is, so that a mistake in it is always found.
@@ -73,6 +75,7 @@ class _Parser:
         return result
 
     def conjunction(self) -> float | bool:
+        """comparison ("and" comparison)*"""
         result = self.comparison()
         while self.taken("and"):
             other = self.truth(self.comparison())
@@ -80,6 +83,7 @@ class _Parser:
         return result
 
     def comparison(self) -> float | bool:
+        """Reads "not" comparison, or a sum, or two sums with a sign of comparison between them."""
         if self.taken("not"):
             return not self.truth(self.comparison())
         left = self.sum()
@@ -89,6 +93,7 @@ class _Parser:
         return compare(self.number(left), self.number(self.sum()))
 
     def sum(self) -> float | bool:
+        """product (("+" or "-") product)*"""
         result = self.product()
         while (sign := self.peek()) in ("+", "-"):
             self.rest.pop(0)
@@ -97,6 +102,7 @@ class _Parser:
         return result
 
     def product(self) -> float | bool:
+        """value (("*" or "/") value)*; raises UserError for a division by zero."""
         result = self.value()
         while (sign := self.peek()) in ("*", "/"):
             self.rest.pop(0)
@@ -107,6 +113,7 @@ class _Parser:
         return result
 
     def value(self) -> float | bool:
+        """Reads "-" value, or "(" condition ")", or a number, or a name; raises UserError for anything else."""
         if self.taken("-"):
             return -self.number(self.value())
         if self.taken("("):

@@ -338,6 +338,7 @@ class _Tally:
     sample: list[tuple[int, Query]] = field(default_factory=list)
 
     def take(self, opened: Opened) -> None:
+        """Counts all rows and problems, and keeps some rows as a sample."""
         chance = random.Random(0)
         for item in opened.items:
             if isinstance(item, Problem):
@@ -365,6 +366,7 @@ class _Tally:
         return self.harmful + self.harmless + len(self.bad_rows) if opened.rows is None else opened.rows
 
     def counts(self) -> dict[str, object]:
+        """The fields of the report that are counted."""
         show = self.options.show_harmful
         return {
             "harmful": self.harmful,
@@ -376,6 +378,7 @@ class _Tally:
         }
 
     def look_at_pictures(self, progress: Progress) -> Pictures:
+        """How many pictures are there and, where asked for, how many cannot be read."""
         there = [picture for picture in self.pictures if picture.is_file()]
         broken = None
         if self.options.verify:

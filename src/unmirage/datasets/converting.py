@@ -122,6 +122,7 @@ class _Source:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def queries(self) -> Iterator[Query]:
+        """The rows; what is skipped is counted by kind, and progress is told."""
         for item in self.opened.items:
             if isinstance(item, Problem):
                 self.skipped[item.kind] += item.skipped

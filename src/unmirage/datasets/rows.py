@@ -49,6 +49,7 @@ class _Window:
         self._line, self._column = 1, 1
 
     def members(self) -> Iterator[Any]:
+        """The members of the list, one after the other; raises UserError where the file is no list, or an empty one."""
         first = self._next_mark()
         if first != "[":
             raise UserError(f"{self._file} {self._other()}; is it a data file?")

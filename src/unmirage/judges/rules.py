@@ -203,6 +203,7 @@ class _Case:
     rules: Rules
 
     def decide(self) -> Decision:
+        """The decision of the first rule that applies."""
         if not self.reading.text:
             return Decision(Label.IRRELEVANT, "the answer is empty")
         for ask in (self._opening, self._wording, self._later, self._redirect, self._lecture):

@@ -63,6 +63,7 @@ class _Counter:
     weights: dict[Path, int] = field(default_factory=dict)
 
     def cost(self, one: Planned) -> Cost:
+        """What a step takes."""
         kinds = {
             "pretrain": self._pretraining, "align": self._training, "sets": self._making, "ask": self._asking,
             "stress": self._stressing, "search": self._searching,

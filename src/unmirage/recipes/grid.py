@@ -124,6 +124,7 @@ class _Expander:
     made: int = 0
 
     def expanded(self, values: Mapping[str, Any]) -> Expanded:
+        """The recipe with every entry that has a placeholder written out over the grid."""
         found = dict(values)
         for section in SECTIONS:
             if isinstance(values.get(section), Mapping):

@@ -29,6 +29,7 @@ class _Planner:
         self.recipe = recipe
 
     def steps(self) -> Iterator[Step]:
+        """All steps, each behind those that it needs."""
         recipe = self.recipe
         for name, world in recipe.worlds.items():
             yield Step(draw_step(name), "draw", _plain(world, "retain"), title=f"drawing {name}")

@@ -67,6 +67,7 @@ def _records(
     """The records of a document, read where its first block needs them."""
 
     def records() -> list[Record]:
+        """The records, read once for all documents that name the same files."""
         named = given or document.results
         if not named:
             raise UserError(

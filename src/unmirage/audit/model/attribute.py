@@ -106,6 +106,7 @@ class _Seen:
     still: Sequence[float | None]
 
     def word(self, place: int, word: str, gradient: float | None) -> WordShare:
+        """What the word at a place contributes, over its edits."""
         removed = [i for i, one in enumerate(self.hidden) if one.word == place and one.removed]
         replaced = [i for i, one in enumerate(self.hidden) if one.word == place and not one.removed]
         return WordShare(
@@ -118,6 +119,7 @@ class _Seen:
         )
 
     def picture(self) -> ImageShare:
+        """What the picture and each of its patches contribute."""
         grey = next(i for i, one in enumerate(self.hidden) if one.patch == -1)
         patches = [i for i, one in enumerate(self.hidden) if one.patch is not None and one.patch >= 0]
         return ImageShare(

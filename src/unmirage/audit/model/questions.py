@@ -45,6 +45,7 @@ class _Reader:
     taken: set[str] = field(default_factory=set)
 
     def queries(self) -> Iterator[Query]:
+        """The rows that can be asked, in their order."""
         for frame in self.source.frames():
             for row in frame.iter_rows(named=True):
                 query = self._query(row)
