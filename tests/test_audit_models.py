@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -185,8 +186,8 @@ def test_a_broken_audit_is_named(tmp_path: Path, content: str | None, told: str)
     assert not (tmp_path / "out").exists()
 
 
-@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=20))
-def test_no_name_in_the_picture_covers_another(places: list[tuple[float, float]]) -> None:
+def drawn(places: list[tuple[float, float]]) -> list[tuple[str, str, float, float]]:
+    """(name, text-anchor, x, y) of every name in the picture of points (refusal in the data, effect)."""
     points = [
         WordPoint(
             word=f"word{number}", position="opening", source="given", metric="leaning", measured="generated",
@@ -194,10 +195,26 @@ def test_no_name_in_the_picture_covers_another(places: list[tuple[float, float]]
         )
         for number, (across, up) in enumerate(places)
     ]  # fmt: skip
-    boxes = [
-        figures._box(p.word, figures._across(p.data_difference or 0.0), y, left)
-        for p, left, y in figures._labelled(points, 1.0)
-    ]
-    assert len(boxes) == len(points)
-    for number, one in enumerate(boxes):
-        assert figures._free(one, boxes[:number])
+    svg = figures.scatter(SideBySide(metric="leaning", points=points, n=len(points)))
+    found = re.findall(r'<text class="word strong" x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">(\w+)</text>', svg)
+    return [(name, anchor, float(x), float(y)) for x, y, anchor, name in found]
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=20))
+def test_no_name_in_the_picture_covers_another(places: list[tuple[float, float]]) -> None:
+    names = drawn(places)
+    assert len(names) == len(places)
+    for number, (name, anchor, x, y) in enumerate(names):
+        for other, its_anchor, its_x, its_y in names[:number]:
+            # At least 7 units for a letter: what stands in one line must stand apart.
+            left, right = (x - 7 * len(name), x) if anchor == "end" else (x, x + 7 * len(name))
+            low, high = (its_x - 7 * len(other), its_x) if its_anchor == "end" else (its_x, its_x + 7 * len(other))
+            assert right <= low or high <= left or abs(y - its_y) >= 11 - 1e-6, (name, other)
+
+
+def test_names_stand_to_the_right_then_to_the_left_then_lower() -> None:
+    first, second, third = sorted(drawn([(0.0, 0.0), (0.01, 0.0), (0.02, 0.0)]))
+    assert (first[1], second[1]) == ("start", "end")
+    assert first[3] == second[3] < third[3]
+    (edge,) = drawn([(1.0, 0.0)])
+    assert edge[1] == "end", "at the right edge there is no room to the right"
