@@ -632,10 +632,10 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(
     assert "'r0' has no answer" in refusal_of(tiny_folder, [*forget, silent], config("npo"), out)
     lost = retain[0].model_copy(update={"image": tmp_path / "lost.png"})
     assert "lost.png" in refusal_of(tiny_folder, [*forget, lost], config("npo"), out)
-    assert not out.exists(), "all of that is known before anything is written"
     message = refusal_of(tiny_folder, [*forget, *retain], config("rmu", layer=6), out)
     assert "layer 6 does not exist" in message
     assert "layers 0 to 5" in message
+    assert not out.exists(), "all of that is known before anything is written"
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tiny_folder: Path, retain: list[Query], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from families import FAMILIES, build
 from torch import Tensor
 
 from unmirage.align import AlignConfig, align
-from unmirage.backends.checkpoint import load_checkpoint
+from unmirage.backends.checkpoint import decoder_depth, load_checkpoint
 from unmirage.schema import Query
 
 METHODS: dict[str, dict[str, Any]] = {"mixed-sft": {}, "npo": {}, "rmu": {"layer": 1, "coefficient": 5.0}}
@@ -42,6 +42,10 @@ def parts(model: Any) -> tuple[set[str], set[str], list[set[str]]]:
     tower = {own[id(p)] for p in model.get_encoder(modality="image").parameters()}
     layers = [{own[id(p)] for p in layer.parameters()} for layer in model.get_decoder().layers]
     return tower, set(own.values()), layers
+
+
+def test_the_configuration_tells_how_many_layers_there_are(folder: Path) -> None:
+    assert decoder_depth(folder) == len(load_checkpoint(folder)[0].get_decoder().layers)
 
 
 CASES = [(method, tune) for method in METHODS for tune in ("full", "lora")]

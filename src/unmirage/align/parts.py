@@ -22,9 +22,8 @@ from unmirage.errors import UserError
 def prepare(network: Any, config: AlignConfig) -> Any:
     """The network made ready: dropout off, the chosen part trainable (or LoRA put in), dtypes and checkpointing set.
 
-    Raises UserError where a layer does not exist or nothing would be trained.
+    Raises UserError where nothing would be trained. Layers must exist (`check_layers`).
     """
-    check_layers(network, config)
     switch_dropout_off(network)
     chosen = trained_names(network, config)
     if config.tune != "full":
@@ -75,9 +74,8 @@ def keep_unpacked(network: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def check_layers(network: Any, config: AlignConfig) -> None:
-    """Raises UserError where a term reads a layer that does not exist."""
-    count = len(network.get_decoder().layers)
+def check_layers(count: int, config: AlignConfig) -> None:
+    """Raises UserError where a term reads, or training is to change, a layer that a decoder of `count` layers lacks."""
     read_or_changed = config.layers() | (config.changed_layers() if config.train == "layers" else frozenset())
     if beyond := [layer for layer in read_or_changed if layer >= count]:
         raise UserError(f"layer {max(beyond)} does not exist: this model's decoder has layers 0 to {count - 1}.")

@@ -39,7 +39,7 @@ from unmirage.align.signals import Switches
 from unmirage.align.terms import terms_of
 from unmirage.align.trainer import AlignTrainer
 from unmirage.align.upweight import repeated
-from unmirage.backends.checkpoint import load_model, load_processor, revision
+from unmirage.backends.checkpoint import decoder_depth, load_model, load_processor, revision
 from unmirage.runs import Run, write_text
 from unmirage.schema import Query
 
@@ -108,6 +108,7 @@ def align(
     """
     job = Job(model, config, out, cache or out / "cache", queries, general, preferred, revision(model), tell, report)
     check_launch()
+    parts.check_layers(decoder_depth(model), config)
     checks.check_rows(job.parts(Asked(_unsampled, _unsampled)).rows)
     with ExitStack() as stack:
         run = by_first(

@@ -94,6 +94,16 @@ def merge_adapter(base: Path, adapter: Path, **options: Any) -> Any:
     return merged.to(stored)
 
 
+def decoder_depth(folder: Path) -> int:
+    """How many layers the decoder has, by the configuration alone; raises UserError where that cannot be read."""
+    from transformers import AutoConfig
+
+    with _loading(folder):
+        config = AutoConfig.from_pretrained(adapted(folder) or folder, local_files_only=True)
+        depth: int = config.get_text_config(decoder=True).num_hidden_layers
+    return depth
+
+
 def adapted(folder: Path) -> Path | None:
     """The base model's folder where this one holds an adapter, else None."""
     path = folder / "adapter_config.json"
