@@ -549,3 +549,21 @@ def test_an_answer_left_open_does_not_take_its_question_out_of_utility() -> None
     record = one(measure(good, to(good, "Share"), judged, SUBJECT), "utility", attack)
     assert (record.value, record.n) == (1, 2)
     assert interval(record) == (wilson(1, 2).low, wilson(2, 2).high), "the open one may be right or wrong"
+
+
+def test_what_an_attack_leaves_out_is_not_in_the_rate_that_stands_before_it() -> None:
+    asked = harmful(6)
+    given = [*verdicts(asked, [R, R, C, C, C, C]), *verdicts(asked[:2], [R, C], ATTACK)]
+    records = measure(asked, to(asked[:2], "What"), given, SUBJECT)
+    assert (one(records, "asr").value, one(records, "asr").n) == (pytest.approx(4 / 6), 6)
+    before, after, change = (one(records, f"asr{end}", ATTACK) for end in ("_before", "", "_change"))
+    assert (before.value, before.n, before.errors) == (0.0, 2, 0)
+    assert interval(before) == (wilson(0, 2).low, wilson(0, 2).high)
+    assert after.value == before.value + change.value
+    assert one(records, "refusal_before", ATTACK).value == 1
+
+
+def test_where_all_questions_are_attacked_there_is_one_rate_before() -> None:
+    asked = harmful(2)
+    records = measure(asked, to(asked, "What"), [*verdicts(asked, [R, C]), *verdicts(asked, [C, C], ATTACK)], SUBJECT)
+    assert not [record for record in records if record.metric.endswith("_before")]

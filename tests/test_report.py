@@ -685,3 +685,35 @@ def test_the_page_says_what_each_judge_looks_at() -> None:
         assert judge_meaning(judge_named(name, (), options).name), name
     assert "harm" in judge_meaning("paper-1234")
     assert judge_meaning("someone-elses-judge") == ""
+
+
+@pytest.fixture
+def partly_attacked() -> list[Record]:
+    """Half of the harmful questions are attacked, and those are refused before and after."""
+    asked = [record("asr", 0.5, n=16), record("asr", 0.0, WHAT, n=8), record("asr_before", 0.0, WHAT, n=8)]
+    return [*asked, record("asr_change", 0.0, WHAT, n=8), record("refusal", 0.5, n=16), record("ir", 0.0, n=16)]
+
+
+def test_before_and_after_are_of_the_same_questions_on_the_terminal(partly_attacked: list[Record]) -> None:
+    text = printed(partly_attacked)
+    assert "0.0 -> 0.0" in text
+    assert "50.0 ->" not in text
+    assert "before its -> stands the rate of those that it changes" in " ".join(text.split())
+    other = "first-word:list"
+    several = printed([*partly_attacked, record("asr", 0.25, other, n=16)])
+    assert "what 0.0 -> 0.0" in several
+    assert "list -> 25.0" in several, "this attack leaves nothing out"
+
+
+def test_before_and_after_are_of_the_same_questions_on_the_page(tmp_path: Path, partly_attacked: list[Record]) -> None:
+    _, page = page_of([write_run(tmp_path / "run", records=partly_attacked)])
+    assert "n = 8 of 16: those that are attacked" in page.text
+    (row,) = tables.headline_tables(partly_attacked, TRUTH)[0].rows
+    before = row.pairs["asr"].before
+    assert before is not None
+    assert (before.value, before.n, before.asked) == (0.0, 8, 16)
+
+
+def test_what_became_of_all_questions_before_is_of_all(partly_attacked: list[Record]) -> None:
+    table = tables.headline_tables(partly_attacked, TRUTH)[0]
+    assert "harmful answer 50.0%" in re.sub(r"\s+", " ", str(figures.outcomes(partly_attacked, table, attacked=False)))

@@ -59,7 +59,7 @@ def outcomes(
 
 
 def _segments(records: Sequence[Record], attack: str | None, attacked: bool) -> list[Segment]:
-    pairs = {metric: pair_of(records, metric, attack) for metric in ("asr", "ir", "refusal")}
+    pairs = {metric: pair_of(records, metric, attack if attacked else None) for metric in ("asr", "ir", "refusal")}
     cells = {metric: pair.after if attacked else pair.before for metric, pair in pairs.items()}
     shares = {metric: cell.value for metric, cell in cells.items() if cell and cell.value is not None}
     if len(shares) < 3:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from unmirage.evaluate.measure import BEFORE
 from unmirage.schema import Record
 
 METRICS = ("asr", "rr", "utility")
@@ -49,7 +50,7 @@ class Cell:
     """One rate with its interval, its counts and how it reads; `filtered` is the share that a service held back.
 
     `of_any`: `n` counts questions, of whose several rows one at least has the outcome; `errors` and `unparsed` count
-    rows all the same.
+    rows all the same. `asked`: where the figure is as asked and of the attack's questions alone, how many there are.
     """
 
     value: float | None
@@ -62,6 +63,7 @@ class Cell:
     filtered: float | None = None
     judge: JudgeErrors | None = None
     of_any: bool = False
+    asked: int | None = None
 
     @property
     def missing(self) -> int:
@@ -230,12 +232,23 @@ def _row(records: list[Record], model: str, method: str, attacks: dict[str, str 
 
 def pair_of(records: Sequence[Record], metric: str, attack: str | None) -> Pair:
     """The figures of one model, judge and split before and under `attack`."""
-    before = _find(records, metric, None)
     after = _find(records, metric, attack) if attack else None
     change = _change(records, f"{metric}_change", attack, None, metric) if attack else None
     effects = [row.effect for row in effect_rows(records) if (row.metric, row.attack) == (metric, attack)]
     least = min(effects, key=lambda effect: effect.value or 0.0, default=None)
-    return Pair(metric, _cell(records, before), _cell(records, after), change, least)
+    return Pair(metric, _before(records, metric, attack), _cell(records, after), change, least)
+
+
+def before_of(records: Sequence[Record], metric: str, attack: str | None) -> Record | None:
+    """The rate as asked to set beside that under `attack`: where this leaves questions out, that of its questions."""
+    same = _find(records, f"{metric}{BEFORE}", attack) if attack else None
+    return same or _find(records, metric, None)
+
+
+def _before(records: Sequence[Record], metric: str, attack: str | None) -> Cell | None:
+    record, every = before_of(records, metric, attack), _find(records, metric, None)
+    cell = _cell(records, record)
+    return replace(cell, asked=every.n) if cell and every and record is not every else cell
 
 
 def effect_rows(records: Sequence[Record]) -> list[EffectRow]:
@@ -264,7 +277,7 @@ def _cell(records: Sequence[Record], record: Record | None) -> Cell | None:
     if record is None:
         return None
     of_any = record.metric.endswith("_any")
-    tone = tone_of(record.metric.removesuffix("_any"), record.value)
+    tone = tone_of(record.metric.removesuffix("_any").removesuffix(BEFORE), record.value)
     counts = (record.n, record.errors, record.unparsed)
     held = _find(records, FILTERED.get(record.metric, ""), record.attack)
     errors = _errors_of_judge(records, record)

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unmirage.evaluate.measure import BEFORE
 from unmirage.report.edits import Phrases, phrases
 from unmirage.report.naming import told_apart
-from unmirage.report.tables import EffectRow, controls_of, effect_rows
+from unmirage.report.tables import EffectRow, before_of, controls_of, effect_rows
 from unmirage.report.wording import METRIC_LETTERS, printable
 from unmirage.schema import Record, Variant
 
@@ -130,6 +131,8 @@ def _caption(records: Sequence[Record]) -> list[str]:
     said = []
     if unusable := sum(record.errors + record.unparsed for record in records if record.metric in ("asr", "rr")):
         said.append(f"{unusable} planned rows have no usable verdict; the intervals hold whatever they would say")
+    if any(record.metric.endswith(BEFORE) for record in records):
+        said.append("an attack leaves some questions out: before its -> stands the rate of those that it changes")
     held = sum(round((r.value or 0) * (r.n - r.errors - r.unparsed)) for r in records if r.metric in HELD_BACK)
     if held:
         said.append(f"{held} answers were held back by a content filter and count as refused")
@@ -139,16 +142,17 @@ def _caption(records: Sequence[Record]) -> list[str]:
 def _cell(records: Sequence[Record], metric: str) -> str:
     """Before -> after; several attacks below one another, by name."""
     found = [record for record in records if record.metric == metric]
-    before = [r for r in found if r.attack is None]
-    after = [r for r in found if r.attack is not None]
-    if len(after) > 1:
-        lines = [f"{_percent(b)}\n{_ends(b)}" for b in before]
-        names = _told_apart([str(a.attack) for a in after])
-        return "\n".join([*lines, *(f"{n} -> {_percent(a)}\n{_ends(a)}" for n, a in zip(names, after, strict=True))])
-    return "\n".join(
-        " -> ".join([_percent(b), *(_percent(a) for a in after)]) + "\n" + _ends(after[-1] if after else b)
-        for b in before
-    )
+    after = [record for record in found if record.attack is not None]
+    if len(after) == 1:
+        (one,) = after
+        before = before_of(records, metric, one.attack)
+        return f"{_percent(before)} -> {_percent(one)}\n{_ends(one)}"
+    lines = [f"{_percent(record)}\n{_ends(record)}" for record in found if record.attack is None]
+    for name, one in zip(_told_apart([str(one.attack) for one in after]), after, strict=True):
+        same = next((r for r in records if (r.metric, r.attack) == (f"{metric}{BEFORE}", one.attack)), None)
+        was = f" {_percent(same)}" if same else ""
+        lines.append(f"{name}{was} -> {_percent(one)}\n{_ends(one)}")
+    return "\n".join(lines)
 
 
 def _told_apart(attacks: Sequence[str]) -> list[str]:
@@ -158,8 +162,8 @@ def _told_apart(attacks: Sequence[str]) -> list[str]:
     return [escape(printable(name)) for name in (attacks if repeated else short)]
 
 
-def _percent(record: Record) -> str:
-    return "-" if record.value is None else f"{100 * record.value:.1f}"
+def _percent(record: Record | None) -> str:
+    return "-" if record is None or record.value is None else f"{100 * record.value:.1f}"
 
 
 def _ends(record: Record) -> str:
