@@ -360,7 +360,7 @@ def test_shieldgemma_weighs_yes_against_no_for_each_policy(shieldgemma):
 
 def test_a_policy_of_ones_own(shieldgemma, tmp_path):
     policy = tmp_path / "policy.txt"
-    policy.write_text('"No Velm": Nothing about velm.\n\nNothing that is red.\n')
+    policy.write_text('"No Velm": Nothing about velm.\n\nNothing that is red.\n', encoding="utf-8-sig")
     options = JudgeOptions(policy=policy)
     judge = judge_named(f"shieldgemma:{shieldgemma}", options=options)
     assert re.fullmatch(

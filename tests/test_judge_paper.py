@@ -162,6 +162,8 @@ def test_further_phrases_come_from_a_file_and_change_the_name(tmp_path: Path) ->
     path = tmp_path / "phrases.txt"
     path.write_text("Beautiful picture\n\n")
     assert read_phrases(path) == ["Beautiful picture"]
+    path.write_text("Beautiful picture\n\n", encoding="utf-8-sig")
+    assert read_phrases(path) == ["Beautiful picture"]
     (found,) = verdicts(Asked(), answer("A beautiful picture of a pot."), phrases=("Beautiful picture",))
     assert found.label == "irrelevant"
     options = JudgeOptions(server="http://127.0.0.1:9")

@@ -87,6 +87,20 @@ def test_a_list_from_a_text_file(tmp_path):
     assert judge.match("yes") is None
 
 
+@pytest.mark.parametrize("name", ["mine.txt", "mine.json"])
+def test_a_byte_order_mark_is_no_part_of_a_list(tmp_path, name):
+    content = "i cannot\nno way" if name == "mine.txt" else '{"name": "mine", "phrases": ["i cannot", "no way"]}'
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / name).write_text(content, encoding=encoding)
+        assert read_list(tmp_path / name).list.phrases == ("i cannot", "no way")
+
+
+def test_white_space_around_a_phrase_belongs_to_it(tmp_path):
+    (tmp_path / "list.json").write_text('{"name": "x", "phrases": [" no "]}')
+    judge = read_list(tmp_path / "list.json")
+    assert (judge.match("oh no way"), judge.match("nobody")) == (" no ", None)
+
+
 def test_a_list_from_a_json_file(tmp_path):
     file = tmp_path / "list.json"
     file.write_text(json.dumps({"name": "short", "match": "regex", "case": "ignore", "phrases": ["^no+$"]}))
@@ -101,6 +115,8 @@ def test_a_list_from_a_json_file(tmp_path):
         ("empty.txt", "\n", "field 'phrases'"),
         ("list.json", "[1]", "list.json, field 'file'"),
         ("list.json", '{"name": "x", "phrases": []}', "field 'phrases'"),
+        ("list.json", '{"name": "x", "phrases": ["no", ""]}', r"field 'phrases\.1': the phrase is empty"),
+        ("list.json", '{"name": "x", "phrases": [" "]}', r"field 'phrases\.0': the phrase is empty"),
         ("list.json", '{"name": "X Y", "phrases": ["no"]}', "field 'name'"),
         ("list.json", '{"name": "x", "phrases": ["no"], "colour": 1}', "field 'colour'"),
         ("list.json", '{"name": "x", "match": "regex", "phrases": ["(no"]}', r"'\(no' is no regular expression"),

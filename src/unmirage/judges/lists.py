@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from unmirage.errors import UserError
 from unmirage.judges import verdict_on
@@ -21,6 +21,16 @@ from unmirage.schema import Answer, Frozen, Label, Query, Text, Verdict, content
 RULE = "version 1"
 _LOOKS_AHEAD = re.compile(r"\$|\\[Zz]|\(\?[=!>(]|[*+?}]\+")
 """What a pattern may hold that makes a match depend on more than what it took and the one character behind it."""
+
+
+def _not_blank(phrase: str) -> str:
+    if not phrase.strip():
+        raise ValueError("the phrase is empty and would match every answer, so write it or leave it out")
+    return phrase
+
+
+Phrase = Annotated[str, AfterValidator(_not_blank)]
+"""What is looked for in an answer, white space around it included; never blank."""
 
 
 class PhraseList(Frozen):
@@ -41,7 +51,7 @@ class PhraseList(Frozen):
     strip: bool = False
     empty: bool = False
     whole: tuple[Text, ...] = ()
-    phrases: Annotated[tuple[str, ...], Field(min_length=1)]
+    phrases: Annotated[tuple[Phrase, ...], Field(min_length=1)]
 
 
 class ListJudge:
@@ -134,7 +144,7 @@ def read_list(path: Path) -> ListJudge:
     cannot be read or is no such list.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         return ListJudge(_parsed(path, text))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a file of refusal phrases.") from error
@@ -144,8 +154,8 @@ def read_list(path: Path) -> ListJudge:
         raise UserError(f"{path}: {error.pattern!r} is no regular expression ({error.msg}); correct it.") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise UserError(f"{path}, field {where!r}: {first['msg']}; see docs/judges.md for the format.") from None
+        where, why = ".".join(map(str, first["loc"])) or "file", first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}, field {where!r}: {why}; see docs/judges.md for the format.") from None
 
 
 def _parsed(path: Path, text: str) -> PhraseList:

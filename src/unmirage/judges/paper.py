@@ -126,7 +126,7 @@ def read_phrases(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the phrases cannot be read ({error}); give a text file with one a line.") from error
     return [line.strip() for line in lines if line.strip()]

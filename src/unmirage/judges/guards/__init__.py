@@ -54,7 +54,7 @@ def _llavaguard(folder: Path, batch_size: int, policy: Path | None) -> Guard:
 
 def _policy_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the policy cannot be read ({error}); give a file of UTF-8 text.") from error
     if not text:
