@@ -16,6 +16,7 @@ from unmirage.evaluate import Evaluation, evaluate, rejudge
 from unmirage.evaluate.measure import Subject
 from unmirage.judges.keywords import vlguard_keywords
 from unmirage.judges.truth import Truth, TruthJudge
+from unmirage.report.load import load_runs
 from unmirage.runs import JsonLines
 from unmirage.schema import Answer, Query, Record, Variant, Verdict, content_hash
 
@@ -220,7 +221,17 @@ def test_judging_again_generates_nothing_and_replaces_the_figures(tmp_path: Path
     records = rejudge(out, [vlguard_keywords()])
     assert (out / "answers.jsonl").read_bytes() == kept
     assert records == [record for record in whole if record.judge == vlguard_keywords().name]
+    assert [path.stem for path in (out / "verdicts").glob("*.jsonl")] == [vlguard_keywords().name]
     assert rejudge(out, [JUDGE, vlguard_keywords()]) == whole
+
+
+def test_verdicts_on_answers_that_were_not_there_yet_do_not_outlive_them(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(PowerError):
+        ask(out, FakeBackend(dies_after=2))
+    rejudge(out, [JUDGE])
+    evaluate(PLAN, FakeBackend(), [vlguard_keywords()], out)
+    assert list(load_runs([out])[0].verdicts) == [vlguard_keywords().name]
 
 
 def test_what_holds_no_run_cannot_be_judged_again(tmp_path: Path) -> None:

@@ -139,10 +139,19 @@ def _judge_and_measure(
         run.write_text(f"verdicts/{judge.name}.jsonl", _lines(verdicts))
         records += measure(plan.queries, plan.variants, verdicts, plan.subject)
     records += corrected(records, calibrations)
+    _drop_verdicts_of_others(run, judges)
     _keep_calibrations(run, calibrations)
     metrics = Metrics(schema=1, run=run.manifest.id, records=records)
     run.write_json("metrics.json", metrics.model_dump(mode="json", by_alias=True))
     return records
+
+
+def _drop_verdicts_of_others(run: Run, judges: Sequence[Judge]) -> None:
+    """What a judge said earlier may be of other answers than those that are there now."""
+    mine = {f"{judge.name}.jsonl" for judge in judges}
+    for path in (run.path / "verdicts").glob("*.jsonl"):
+        if path.name not in mine:
+            path.unlink()
 
 
 def _keep_calibrations(run: Run, calibrations: Sequence[Calibration]) -> None:
