@@ -717,3 +717,16 @@ def test_before_and_after_are_of_the_same_questions_on_the_page(tmp_path: Path, 
 def test_what_became_of_all_questions_before_is_of_all(partly_attacked: list[Record]) -> None:
     table = tables.headline_tables(partly_attacked, TRUTH)[0]
     assert "harmful answer 50.0%" in re.sub(r"\s+", " ", str(figures.outcomes(partly_attacked, table, attacked=False)))
+
+
+def test_figures_of_several_data_stand_in_tables_of_their_own(tmp_path: Path) -> None:
+    other = {name: (0.5, 0.25) for name in RATES}
+    folders = [write_run(tmp_path / name, records=records_of(rates, data=name, model=f"M {name}"), model=f"M {name}")
+               for name, rates in (("toys", RATES), ("tools", other))]  # fmt: skip
+    records = [one for run in load_runs(folders) for one in run.records]
+    toys, tools = tables.headline_tables(records, TRUTH)
+    assert ([row.model for row in toys.rows], [row.model for row in tools.rows]) == (["M toys"], ["M tools"])
+    _, page = page_of(folders)
+    assert "toys: Objects used in safety tuning" in page.text
+    assert "tools: Objects used in safety tuning" in page.text
+    assert str(figures.outcomes(records, tools, attacked=False)).count("harmful answer 50.0%") == 1

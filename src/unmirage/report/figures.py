@@ -48,7 +48,7 @@ def outcomes(
     attack = table.attacks["asr"]
     if not table.harm or (attacked and attack is None):
         return None
-    own = [r for r in records if r.split == table.split and r.judge == table.judge]
+    own = [r for r in records if r.split == table.split and r.judge == table.judge and table.data in (None, r.data)]
     bars = [(row.model, _segments([r for r in own if r.model == row.model], attack, attacked)) for row in table.rows]
     if not any(segments for _, segments in bars):
         return None

@@ -98,11 +98,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     functions = ("percent", "interval", "points", "points_interval", "p_value", "record_value", "record_interval",
-                 "split_name", "judge_meaning", "judge_name", "printable")  # fmt: skip
+                 "judge_meaning", "judge_name", "printable")  # fmt: skip
     environment.filters.update({name: getattr(wording, name) for name in functions})
     environment.filters["asked_with"] = edits.asked_with
     environment.globals.update(
         metric_name=wording.metric_name,
+        part_name=wording.part_name,
         metrics=tables.METRICS,
         metric_short=wording.METRIC_SHORT,
         many_models=summary.MANY,
@@ -140,7 +141,7 @@ def _section(
             (("as asked", False), (bypass.label, True))]  # fmt: skip
     return Section(
         key=f"part-{index}",
-        name=wording.split_name(table.split),
+        name=wording.printable(wording.part_name(table.data, table.split)),
         table=table,
         summary=summary.summarise(table, edits.phrases(table.attacks.values(), variants)),
         dumbbells=[(metric, figures.dumbbells(table, metric)) for metric in tables.METRICS],

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import product
 
 from unmirage.evaluate.measure import BEFORE
 from unmirage.schema import Record
@@ -147,9 +148,11 @@ class EffectRow:
 class HeadlineTable:
     """Before and after for every model, on one part of the data, by one judge.
 
-    `harm` tells whether the judge looks at harm; the ASR of one that does not counts whatever was not refused.
+    `data` is None where all figures are of the same data. `harm` tells whether the judge looks at harm; the ASR of one
+    that does not counts whatever was not refused.
     """
 
+    data: str | None
     split: str | None
     judge: str
     harm: bool
@@ -208,14 +211,15 @@ def attacks_of(records: Sequence[Record]) -> dict[str, str | None]:
 
 
 def headline_tables(records: Sequence[Record], judge: str, harm: bool = True) -> list[HeadlineTable]:
-    """One table per part of the data, as `judge` sees it, who looks at harm or does not."""
+    """One table per data and part of them, as `judge` sees it, who looks at harm or does not."""
     attacks = attacks_of(records)
     own = [record for record in records if record.judge == judge]
-    parts = {split: [record for record in own if record.split == split] for split in splits_of(own)}
-    tables = [
-        HeadlineTable(split, judge, harm, attacks, _rows(part, attacks), effect_rows(part))
-        for split, part in parts.items()
-    ]
+    names = list(dict.fromkeys(record.data for record in records))
+    tables = []
+    for data, split in product(names, splits_of(own)):
+        part = [record for record in own if (record.data, record.split) == (data, split)]
+        told = data if len(names) > 1 else None
+        tables.append(HeadlineTable(told, split, judge, harm, attacks, _rows(part, attacks), effect_rows(part)))
     return [table for table in tables if table.rows]
 
 

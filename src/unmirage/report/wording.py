@@ -86,6 +86,11 @@ def record_interval(record: Record) -> str:
     return points_interval(*ends) if record.metric.endswith(DIFFERENCES) else interval(*ends)
 
 
+def part_name(data: str | None, split: str | None) -> str:
+    """What a table is of: a part of the data, and which data where there are several."""
+    return f"{data}: {split_name(split)}" if data else split_name(split)
+
+
 def split_name(split: str | None) -> str:
     """What a part of the data is called on the page."""
     return SPLIT_NAMES.get(split, str(split))
