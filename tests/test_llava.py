@@ -90,6 +90,11 @@ def test_a_bad_row_is_reported_and_the_rest_read(folder: Path, bad: Any, field: 
         read(folder, [row(), bad], strict=True)
 
 
+def test_a_turn_that_is_no_object_is_told_by_what_it_is(folder: Path) -> None:
+    (problem,) = read(folder, [row(), row("x", conversations=["What?", "That."])]).problems
+    assert (problem.field, problem.what) == ("conversations.0", "it is a string, not an object")
+
+
 def test_who_speaks_matters(folder: Path) -> None:
     turns = [{"from": "gpt", "value": "Red."}, {"from": "human", "value": "What colour is it"}]
     data = read(folder, [row(), row("x", conversations=turns)])

@@ -69,7 +69,7 @@ class Row(Columns):
     pid: Text
     short: Any = Field(None, alias="short description")
     description: Any = None
-    metadata: Metadata = Metadata()
+    metadata: Metadata | None = None
 
 
 def find(folder: Path) -> list[Part]:
@@ -142,14 +142,15 @@ def _read(reader: SafetyReader, images: str | Path | None, *, harmful: bool) -> 
     for number, key, row in found:
         if row is not None:
             _check(reader, number, key, row)
-            subset = row.metadata.over if isinstance(row.metadata.over, str) else None
+            over = row.metadata.over if row.metadata else None
+            subset = over if isinstance(over, str) else None
             row_id = f"contrast_{row.pid}" if harmful else row.pid
             reader.ask(number, row_id, row.question, row.image, harmful=harmful, subset=subset)
     return reader.loaded()
 
 
 def _check(reader: SafetyReader, number: int, key: str, row: Row) -> None:
-    reader.count(f"metadata.{name}" for name in row.metadata.model_extra or ())
+    reader.count(f"metadata.{name}" for name in (row.metadata and row.metadata.model_extra) or ())
     if row.pid != key:
         what = f"the row stands under {key!r} and calls itself {row.pid!r}"
         reader.report(number, f"{key}.pid", "odd-id", what, "its pid is believed; correct one of them", skipped=False)

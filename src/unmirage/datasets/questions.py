@@ -124,7 +124,7 @@ class Reader:
             if first["type"] == "string_unicode":
                 self.report(number, where, *BROKEN_TEXT, file)
                 return None
-            told = {"missing": "it is missing", "model_type": f"it is {kind_of(raw)}, not an object"}
+            told = {"missing": "it is missing", "model_type": f"it is {kind_of(first['input'])}, not an object"}
             what = told.get(first["type"], first["msg"])
             self.report(number, where, "bad-row", what, "correct it or leave the row out", file)
             return None
