@@ -112,9 +112,19 @@ def test_texts_with_ends_of_lines_in_them_are_whole(name: str, content: str, tex
 
 
 def test_a_csv_file_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    for content, said in (
+        ('id,paraphrase\n1,"What\n', "line 2 .* is not CSV"),
+        ("id,text,text\n1,What,Who\n", "two columns 'text'"),
+        ("id,text\n1,What\n2,What, then\n", "line 3 .* has 3 fields, and the header has 2"),
+    ):
+        (tmp_path / "p.csv").write_text(content)
+        with pytest.raises(UserError, match=rf"p\.csv.*{said}"):
+            read_paraphrases(tmp_path / "p.csv")
+
+
+def test_long_paraphrases_of_a_csv_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("id,paraphrase\n1," + "x" * 200_000 + "\n")
-    with pytest.raises(UserError, match="cannot be read as csv"):
-        read_paraphrases(tmp_path / "p.csv")
+    assert read_paraphrases(tmp_path / "p.csv").texts["1"] == ["x" * 200_000]
 
 
 # --- goals --------------------------------------------------------------------------------------

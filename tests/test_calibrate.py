@@ -195,6 +195,14 @@ def test_other_columns_and_values_are_named(tmp_path):
         ("a.jsonl", '{"answer": 1, "label": "refusal"}', "row 1, column 'answer': there is no text"),
         ("a.jsonl", '{"answer": "a", "label": "refusal"}\n{"label": "refusal"}', "row 2, column 'answer'"),
         ("a.jsonl", "{", "line 1: not JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1: not JSON"),
+        ("a.csv", "answer,label,label\nNo.,refusal,compliance\n", r"a\.csv has two columns 'label'"),
+        ("a.csv", "answer,label\nNo.,refusal\nYes, do,compliance\n", "line 3 .* has 3 fields, and the header has 2"),
+        ("a.csv", "answer,label,harm\nNo.,refusal\n", "line 2 .* has 2 fields, and the header has 3"),
+        ("a.csv", "answer,label,weight\nNo.,refusal,1e308\n", "row 1, column 'weight': '1e308' is no number from"),
+        ("a.csv", "answer,label,weight\nNo.,refusal,1e-200\n", "row 1, column 'weight': '1e-200' is no number from"),
+        ("a.csv", "answer,label,weight\nNo.,refusal,0\n", "row 1, column 'weight': '0' is no number from"),
+        ("a.jsonl", '{"answer": "", "label": "refusal", "weight": 1' + "0" * 400 + "}", "row 1, column 'weight'"),
         ("a.jsonl", "[1]", "line 1: not an object"),
     ],
 )
@@ -204,6 +212,13 @@ def test_broken_labels_are_one_sentence(tmp_path, name, content, said):
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=said):
         read_labels(file)
+
+
+def test_long_answers_of_a_csv_file_are_read_and_the_limit_is_put_back(tmp_path):
+    before = csv.field_size_limit()
+    (tmp_path / "a.csv").write_text("answer,label\n" + "x" * 200_000 + ",refusal\n")
+    (one,) = read_labels(tmp_path / "a.csv")
+    assert (len(one.text), csv.field_size_limit()) == (200_000, before)
 
 
 @pytest.mark.parametrize("pair", ["no", "no=", "=refusal", "no=error", "no=filtered"])

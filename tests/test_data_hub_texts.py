@@ -78,6 +78,7 @@ def test_rows_that_are_none_are_reported_by_their_number_and_the_others_read(tmp
     ("name", "content", "says"),
     [
         ("a.csv", b'prompt\n"open', "is not CSV"),
+        ("a.csv", b"prompt,label,label\nWhat?,safe,unsafe\n", "two columns 'label'"),
         ("a.csv", b"prompt\n\xff\xfe", "is not text in UTF-8"),
         ("a.json", b'[{"prompt": "a"},', "is not JSON"),
         ("a.jsonl", b"", "has no column of questions"),

@@ -487,6 +487,13 @@ def test_mossbench_answers_of_models_are_javascript_and_no_questions(tmp_path):
         load(file, format="mossbench")
 
 
+def test_mossbench_asks_a_row_whose_metadata_is_null(tmp_path):
+    root = made.mossbench(tmp_path)
+    rows = {"1": made.moss_row("1", metadata=None), "2": made.moss_row("2")}
+    loaded = load(made.write_json(root / FOLDERS["mossbench"][0], rows), format="mossbench", strict=True)
+    assert [(query.id, query.subset) for query in loaded.queries] == [("1", None), ("2", "type one")]
+
+
 def test_mossbench_rows_that_are_odd_are_told_of(tmp_path):
     root = made.mossbench(tmp_path)
     rows = {
@@ -785,6 +792,19 @@ def test_first_row_is_seen_without_reading_a_whole_file(tmp_path):
         assert safety.first_row(file) == {}
     (tmp_path / "t.csv").write_text('"a",b\n1,2')
     assert safety.first_row(tmp_path / "t.csv") == {"a": "", "b": ""}
+    (tmp_path / "t.csv").write_text('"a" or,b\n1,2')
+    assert safety.first_row(tmp_path / "t.csv") == {}
+
+
+def test_a_table_with_any_ends_of_lines_and_long_fields_is_read_by_its_folder(tmp_path):
+    file = made.xstest(tmp_path) / "xstest_prompts.csv"
+    text = file.read_text().replace("a zindle", "a zindle " + "x" * 200_000)
+    wanted = [query.question for query in load(made.xstest(tmp_path / "plain"), format="xstest").queries]
+    for end in ("\n", "\r", "\r\n"):
+        file.write_text(text.replace("\n", end), newline="")
+        found = load(tmp_path, format="xstest").queries
+        assert [query.question.replace(" " + "x" * 200_000, "") for query in found] == wanted
+        assert any(len(query.question) > 200_000 for query in found)
 
 
 def test_a_folder_above_is_named_without_dots_unless_a_link_would_make_it_another(tmp_path):

@@ -716,6 +716,9 @@ def test_bytes_that_are_no_text_too_deep_a_row_and_an_endless_one_are_told(tmp_p
     file.write_text("[" * 100_000)
     with pytest.raises(UserError, match="cannot be read"):
         list(rows.json_rows(file))
+    file.write_text('[1,\n {"a": ' + "7" * 5000 + "}]")
+    with pytest.raises(UserError, match=r"a\.json cannot be read: line 2, column 2: .* a number of too many digits"):
+        list(rows.json_rows(file))
     monkeypatch.setattr(rows, "LONGEST", 1000)
     monkeypatch.setattr(rows, "CHUNK", 100)
     file.write_text('["' + "x" * 100_000)

@@ -7,8 +7,6 @@ wording is empty, the same as its origin, there twice, or unfit for its cue is c
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import Counter, defaultdict
@@ -21,6 +19,7 @@ from unmirage.audit.model.edits import bare
 from unmirage.errors import UserError
 from unmirage.runs import JsonLines
 from unmirage.schema import Frozen, Query, Variant, content_hash
+from unmirage.tables import whole_rows
 
 if TYPE_CHECKING:
     from unmirage.servers import Chat, ChatServer
@@ -146,13 +145,13 @@ def _rows(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".csv":
-            return list(csv.DictReader(io.StringIO(text, newline="")))
+            return list(whole_rows(path, text))
         if path.suffix == ".jsonl":  # not splitlines: JSON may hold other ends of lines as they are
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         content = json.loads(text)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    except (ValueError, RecursionError, csv.Error) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as {path.suffix[1:] or 'JSON'}: {error}; repair the file.") from error
     if isinstance(content, dict):
         return [{"id": name, **(v if isinstance(v, dict) else {"paraphrases": v})} for name, v in content.items()]

@@ -18,6 +18,7 @@ import polars as pl
 
 from unmirage.datasets.files import kind_of
 from unmirage.errors import UserError
+from unmirage.tables import next_record
 
 LONGEST = 4 << 20
 """Most bytes of one line, and most characters of one field: a longer one is no question but a broken file."""
@@ -203,17 +204,13 @@ def _csv(path: Path, encoding: str) -> Iterator[Raw]:
 def _next_record(path: Path, reader: Any) -> list[str] | None:
     """The next record, None at the end; a record may span lines, so an error names where it began."""
     begun = reader.line_num + 1
-    before = csv.field_size_limit(LONGEST)  # a setting of the whole process, and so only for this moment
     try:
-        record: list[str] | None = next(reader, None)
+        return next_record(reader)
     except csv.Error as error:
         raise UserError(
             f"{path}, the row that begins on line {begun} (counting from 1) is not CSV: {error}; double each quote "
             "inside a quoted field, and close every quote."
         ) from error
-    finally:
-        csv.field_size_limit(before)
-    return record
 
 
 def _json_lines(path: Path, encoding: str) -> Iterator[Raw]:

@@ -10,7 +10,6 @@ Two formats: `jailbreakv` asks the jailbreak with its picture; `jailbreakv-redte
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from unmirage.datasets.files import Words
 from unmirage.datasets.loaded import LoadedData
 from unmirage.datasets.safety import (
     Columns,
-    Ragged,
     SafetyReader,
     files_named,
     first_row,
@@ -32,6 +30,7 @@ from unmirage.datasets.safety import (
 )
 from unmirage.errors import UserError
 from unmirage.schema import Text
+from unmirage.tables import Ragged
 
 ABOUT = About(
     name="jailbreakv",
@@ -43,8 +42,6 @@ ABOUT = About(
     note="Answers are judged by the authors with Llama Guard, which reads `jailbreak_query` and the response.",
 )
 WHAT = "JailBreakV_28K.csv, mini_JailBreakV_28K.csv or RedTeam_2K.csv"
-LONGEST = 4 << 20
-"""Most characters of one field: jailbreaks are long texts."""
 PLACES = ("", "JailBreakV_28K")
 
 
@@ -157,11 +154,7 @@ def _plain_model(file: Path) -> type[Plain] | type[Question]:
 def _table(file: Path, model: type[Columns]) -> list[dict[str, str] | Ragged]:
     if file.suffix.lower() != ".csv":
         raise UserError(f"{file} is no CSV file; give {WHAT}.")
-    before = csv.field_size_limit(LONGEST)
-    try:
-        return read_table(file, model, WHAT)
-    finally:
-        csv.field_size_limit(before)
+    return read_table(file, model, WHAT)
 
 
 def _pictures(file: Path, images: str | Path | None, named: list[str]) -> Path:

@@ -77,6 +77,8 @@ class _Window:
                 if self._ended or len(self._text) - self._at > LONGEST:
                     self._at = min(error.pos, len(self._text))
                     raise self._broken(error.msg) from error
+            except ValueError:
+                raise self._told("the row that begins there has a number of too many digits") from None
             else:
                 if self._ended or not isinstance(value, int | float) or self._text[end : end + 1] in _AFTER:
                     self._at = end
@@ -105,9 +107,12 @@ class _Window:
         self._column = len(done) - done.rfind("\n") if lines else self._column + len(done)
 
     def _broken(self, why: str) -> UserError:
+        return self._told(why, "is not JSON")
+
+    def _told(self, why: str, what: str = "cannot be read") -> UserError:
         self._advance(self._text[: self._at])
         place = f"line {self._line}, column {self._column}"
-        return UserError(f"{self._file} is not JSON: {place}: {why}; correct it or fetch it again.")
+        return UserError(f"{self._file} {what}: {place}: {why}; correct it or fetch it again.")
 
     def _other(self) -> str:
         if not self._text:

@@ -21,6 +21,7 @@ from unmirage.datasets.questions import Model, Reader
 from unmirage.datasets.vlguard import PLACEHOLDERS
 from unmirage.errors import UserError
 from unmirage.schema import Query
+from unmirage.tables import Ragged, headings, records, row_of
 
 HEAD = 1 << 20
 """Bytes of a file that are read to see whose it is; a first row is shorter."""
@@ -39,14 +40,6 @@ class Columns(BaseModel):
         """The authors' names of all columns, or only of those that no row can do without."""
         fields = cls.model_fields.items()
         return [known.alias or name for name, known in fields if known.is_required() or not required]
-
-
-@dataclass(frozen=True, slots=True)
-class Ragged:
-    """A line of a table with more or fewer fields than its header."""
-
-    fields: int
-    columns: int
 
 
 @dataclass
@@ -152,7 +145,7 @@ def read_table(file: Path, model: type[Columns], what: str) -> list[dict[str, st
     try:
         # What is half a character passes here, and is then told by its row.
         text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogatepass")
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        lines = list(records(io.StringIO(text, newline="")))
     except FileNotFoundError:
         raise UserError(f"{file} does not exist; give {what}.") from None
     except OSError as error:
@@ -161,21 +154,13 @@ def read_table(file: Path, model: type[Columns], what: str) -> list[dict[str, st
         raise UserError(f"{file} is not text in UTF-8 ({error}); fetch it again: {what}.") from error
     except csv.Error as error:
         raise UserError(f"{file} is not CSV ({error}); close every quote, or fetch it again: {what}.") from error
-    header, *records = lines or [[]]
-    columns = [name.strip() for name in header]
+    header, *rest = lines or [[]]
+    columns = headings(file, header)
     _check_columns(file, set(columns), model, what)
-    if twice := [name for name, count in Counter(columns).items() if count > 1]:
-        raise UserError(f"{file} has two columns {twice[0]!r}; give each its own name.")
-    rows = [_record(columns, record) for record in records if record]
+    rows = [row_of(columns, record) for record in rest]
     if not rows:
         raise UserError(f"{file} has a header and no row; give {what}.")
     return rows
-
-
-def _record(columns: Sequence[str], record: Sequence[str]) -> dict[str, str] | Ragged:
-    if len(record) != len(columns):
-        return Ragged(len(record), len(columns))
-    return dict(zip(columns, record, strict=True))
 
 
 class _Twice(list[tuple[str, Any]]):
@@ -280,13 +265,21 @@ def first_row(file: Path) -> dict[str, Any]:
     except OSError:
         return {}
     if file.suffix.lower() == ".csv":
-        return dict.fromkeys(next(csv.reader(io.StringIO(text)), []), "")
+        return _header(text)
     start = text.find("{", text.find("{") + 1 if text.lstrip().startswith("{") else 0)
     try:
         row, _ = json.JSONDecoder().raw_decode(text, start) if start >= 0 else ({}, 0)
     except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}
+
+
+def _header(text: str) -> dict[str, Any]:
+    """The columns of CSV; empty where it is none, which is told when the file is read."""
+    try:
+        return {name.strip(): "" for name in next(records(io.StringIO(text, newline="")), [])}
+    except csv.Error:
+        return {}
 
 
 def first_named(file: Path, column: str) -> list[str]:

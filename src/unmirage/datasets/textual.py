@@ -10,16 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from unmirage import tables
 from unmirage.datasets.rows import json_rows
-from unmirage.datasets.safety import Ragged
 from unmirage.errors import UserError
 
 LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*LINES, ".json", ".csv")
 LOOKED_AT = 100
 """Records from which the columns of JSON are known: a record need not have all of them."""
-LONGEST = 4 << 20
-"""Most characters of one field of CSV."""
 
 
 def is_text(file: Path) -> bool:
@@ -66,19 +64,13 @@ def _of_lines(file: Path) -> Iterator[Any]:
 
 
 def _of_csv(file: Path) -> Iterator[Any]:
-    before = csv.field_size_limit(LONGEST)
     try:
         # What is half a character passes here, and is then told by its row.
-        with file.open("rb") as raw, io.TextIOWrapper(raw, "utf-8", errors="surrogatepass", newline="") as opened:
-            lines = csv.reader(opened, strict=True)
-            header = [name.strip().removeprefix("\ufeff") for name in next(lines, [])]
-            for line in lines:
-                if line:
-                    same = len(line) == len(header)
-                    yield dict(zip(header, line, strict=True)) if same else Ragged(len(line), len(header))
+        with file.open("rb") as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="surrogatepass", newline="") as opened:
+            lines = tables.records(opened)
+            columns = tables.headings(file, next(lines, []))
+            yield from (tables.row_of(columns, line) for line in lines)
     except csv.Error as error:
         raise UserError(f"{file} is not CSV ({error}); close every quote, or fetch it again.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not text in UTF-8 ({error}); fetch it again.") from error
-    finally:
-        csv.field_size_limit(before)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unmirage.errors import UserError
 from unmirage.schema import Label
+from unmirage.tables import whole_rows
 
 VALUES: dict[str, Label] = {
     "refusal": Label.REFUSAL,
@@ -29,6 +28,8 @@ LABEL_COLUMNS = ("label", "final_label")
 LABELS = ("refusal", "partial", "compliance", "irrelevant")
 QUESTION_COLUMNS = ("question", "prompt")
 WEIGHT_COLUMN = "weight"
+LEAST_WEIGHT, MOST_WEIGHT = 1e-9, 1e9
+"""Between these, sums of squared weights are numbers."""
 HARM_COLUMN = "harm"
 HARMS = {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False, "": None}
 """What people say of harm; empty where they leave it open."""
@@ -100,7 +101,7 @@ def read_labels(path: Path, columns: Columns = KNOWN, values: Mapping[str, Label
     ]
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path) -> Iterable[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -108,18 +109,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; save the labels as UTF-8.") from None
     if path.suffix == ".csv":
-        return _csv_rows(path, text)
+        return whole_rows(path, text)
     if path.suffix == ".jsonl":
         return _json_rows(path, text)
     raise UserError(f"{path} ends neither with .csv nor with .jsonl; give the labels in one of these formats.")
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.reader.line_num}: {error}; correct the quotes there.") from None
 
 
 def _json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
@@ -128,7 +121,7 @@ def _json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON ({error}); write one object a line.") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: not an object; write one object a line.")
@@ -155,12 +148,12 @@ def _weight(path: Path, number: int, row: Mapping[str, Any]) -> float:
     value = row.get(WEIGHT_COLUMN, 1.0)
     try:
         weight = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = math.nan
-    if not 0 < weight < math.inf:
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
         raise UserError(
-            f"{path}, row {number}, column {WEIGHT_COLUMN!r}: {value!r} is no number above 0; say how many answers the "
-            "row stands for, or leave the column out."
+            f"{path}, row {number}, column {WEIGHT_COLUMN!r}: {value!r} is no number from 1e-9 to 1e9; say how many "
+            "answers the row stands for, or leave the column out."
         )
     return weight
 
