@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from unmirage.datasets import LoadedData, load
+from unmirage.datasets.ids import Ids
 from unmirage.errors import UserError
 
 
@@ -59,6 +60,19 @@ def test_the_image_mark_is_no_part_of_the_question(folder: Path, said: str) -> N
 
 def test_repeated_ids_are_numbered(folder: Path) -> None:
     assert [query.id for query in read(folder, [row(), row(), row("b"), row()]).queries] == ["a", "a#2", "b", "a#3"]
+
+
+def test_numbers_of_repeated_ids_are_the_first_that_are_free() -> None:
+    ids = Ids()
+    given = ["a", "a#2", "a", "b", "a", "a#2", "a#4", "b", "a#2#2", "a", "a#2"]
+    assert [ids.add(one) for one in given] == [
+        "a", "a#2", "a#3", "b", "a#4", "a#2#2", "a#4#2", "b#2", "a#2#2#2", "a#5", "a#2#3",
+    ]  # fmt: skip
+
+
+def test_an_id_that_comes_very_often_takes_no_longer_each_time() -> None:
+    ids = Ids()
+    assert [ids.add("a") for _ in range(200_000)][-1] == "a#200000"
 
 
 def test_ids_stay_unique_where_a_row_is_itself_called_so(folder: Path) -> None:

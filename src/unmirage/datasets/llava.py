@@ -152,12 +152,8 @@ class _Conversations(Reader):
 
     def _unique(self, row_id: str) -> str:
         """The id itself or, where it was there before, with the first free number."""
-        unique, again = row_id, 1
-        while unique in self._ids:
-            again += 1
-            unique = f"{row_id}#{again}"
-        self._ids.add(unique)
-        self.again += again > 1
+        unique = self._ids.add(row_id)
+        self.again += unique != row_id
         return unique
 
     def _misplaced(self, image: str, whole: bool) -> Fault | None:

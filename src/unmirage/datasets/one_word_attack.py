@@ -82,11 +82,7 @@ class _Shots(vlguard.RowReader):
         before, self._last = self._last, row_id
         if row_id != before:
             return super()._unique_id(number, row_id)
-        unique = next(
-            f"{row_id}#{again}" for again in range(2, number + 3) if f"{row_id}#{again}" not in self.taken_ids
-        )
-        self.taken_ids.add(unique)
-        return unique
+        return self.taken_ids.add(row_id)
 
 
 def _uneven(file: Path, rows: list[Any]) -> Iterator[str]:

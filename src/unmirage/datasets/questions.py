@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from unmirage.datasets.files import BROKEN_TEXT, image_fault, kind_of
+from unmirage.datasets.ids import Ids
 from unmirage.datasets.loaded import LoadedData, Note, Problem
 from unmirage.errors import UserError
 from unmirage.schema import Query
@@ -111,7 +112,7 @@ class Reader:
     queries: list[Query] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    _ids: set[str] = field(default_factory=set)
+    _ids: Ids = field(default_factory=Ids)
     _pictures: dict[str, tuple[str, str, str] | None] = field(default_factory=dict)
 
     def row(self, model: type[Model], number: int, raw: Any, file: Path | None = None, at: str = "") -> Model | None:

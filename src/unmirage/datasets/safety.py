@@ -107,12 +107,8 @@ class SafetyReader(Reader):
         super().remark()
 
     def _unique(self, number: int, row_id: str) -> str:
-        unique, again = row_id, 1
-        while unique in self._ids:
-            again += 1
-            unique = f"{row_id}#{again}"
-        self._ids.add(unique)
-        if again > 1:
+        unique = self._ids.add(row_id)
+        if unique != row_id:
             what, fix = f"the id {row_id!r} was there before", f"it is read as {unique!r}; give every row its own id"
             self.report(number, "id", "repeated-id", what, fix, skipped=False)
         return unique

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from unmirage.datasets.catalog import About, Part
 from unmirage.datasets.files import BROKEN_TEXT, Words, image_fault, image_folder, kind_of, read_rows
+from unmirage.datasets.ids import Ids
 from unmirage.datasets.loaded import LoadedData, Problem
 from unmirage.datasets.streaming import first_row_of
 from unmirage.errors import UserError
@@ -142,7 +143,7 @@ class RowReader:
     require_images: bool
     problems: list[Problem] = field(default_factory=list)
     unknown_keys: Counter[str] = field(default_factory=Counter)
-    taken_ids: set[str] = field(default_factory=set)
+    taken_ids: Ids = field(default_factory=Ids)
     pictured: Counter[str] = field(default_factory=Counter)
 
     def queries_of(self, number: int, raw: Any) -> Iterator[Query]:
@@ -197,12 +198,8 @@ class RowReader:
         return row
 
     def _unique_id(self, number: int, row_id: str) -> str:
-        unique, again = row_id, 1
-        while unique in self.taken_ids:
-            again += 1
-            unique = f"{row_id}#{again}"
-        self.taken_ids.add(unique)
-        if again > 1:
+        unique = self.taken_ids.add(row_id)
+        if unique != row_id:
             what, fix = f"the id {row_id!r} was there before", f"it is read as {unique!r}; give every row its own id"
             self._report(number, "id", "repeated-id", what, fix, skipped=False)
         return unique

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from unmirage.datasets.ids import Ids
 from unmirage.datasets.vlguard import SAFE_SAFES, SAFE_UNSAFES, UNSAFES, Subset
 from unmirage.errors import UserError
 from unmirage.runs import write_json
@@ -251,7 +252,7 @@ def _subset_of(query: Query) -> Subset:
 
 def _vlguard_groups(queries: Iterable[Query], place: Place, done: Written) -> Groups:
     """The queries of one row after the other, with the row's id; ids of rows are unique."""
-    taken: set[str] = set()
+    taken = Ids()
     base, group = "", list[tuple[Subset, Query]]()
     for query in queries:
         if query.image is None:
@@ -275,13 +276,9 @@ def _fits(subset: Subset, query: Query, group: list[tuple[Subset, Query]]) -> bo
     return len(group) == 1 and other.image == query.image and {first, subset} == {SAFE_SAFES, SAFE_UNSAFES}
 
 
-def _row_id(base: str, taken: set[str], done: Written) -> str:
-    unique, again = base, 1
-    while unique in taken:
-        again += 1
-        unique = f"{base}#{again}"
-    taken.add(unique)
-    if again > 1:
+def _row_id(base: str, taken: Ids, done: Written) -> str:
+    unique = taken.add(base)
+    if unique != base:
         done.dropped["id, which another row has (a number was added)"] += 1
     return unique
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from unmirage.audit.table import Source
 from unmirage.datasets.files import image_fault, image_folder
+from unmirage.datasets.ids import Ids
 from unmirage.errors import UserError
 from unmirage.schema import Query
 
@@ -42,7 +43,7 @@ class _Reader:
     path: Path
     source: Source
     left_out: dict[str, int] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
+    taken: Ids = field(default_factory=Ids)
 
     def queries(self) -> Iterator[Query]:
         """The rows that can be asked, in their order."""
@@ -76,7 +77,7 @@ class _Reader:
                 return None
             image = folder / row["image"]
         return Query(
-            id=self._id(row["id"] or str(row["row"])),
+            id=self.taken.add((row["id"] or str(row["row"])).strip() or "row"),
             question=row["question"],
             harmful=row["label"],
             image=image,
@@ -86,11 +87,3 @@ class _Reader:
 
     def _leave_out(self, why: str) -> None:
         self.left_out[why] = self.left_out.get(why, 0) + 1
-
-    def _id(self, name: str) -> str:
-        unique, again = name.strip() or "row", 1
-        while unique in self.taken:
-            again += 1
-            unique = f"{name}#{again}"
-        self.taken.add(unique)
-        return unique
