@@ -184,6 +184,20 @@ def test_a_search_asks_a_server_and_a_finished_one_needs_none(data: Path, tmp_pa
     assert found_in(tmp_path / "run") == found
 
 
+def test_records_of_several_data_files_name_all_of_them(data: Path, tmp_path: Path, server: Any) -> None:
+    rows = json.loads(data.read_text())
+    one, two, three = (tmp_path / name for name in ("one.json", "two.json", "more/one.json"))
+    three.parent.mkdir()
+    for file, row in zip((one, two, three), rows, strict=True):
+        file.write_text(json.dumps([row]))
+    files = (one, two, three, "--images", tmp_path, "--server", server[0])
+    assert call("evaluate", "m", *files, "--out", tmp_path / "asked") == 0
+    assert call("stress", "run", "m", *files, "--kind", "typographic", "--out", tmp_path / "stressed") == 0
+    for folder in ("asked", "stressed"):
+        records = json.loads((tmp_path / folder / "metrics.json").read_text())["records"]
+        assert {record["data"] for record in records} == {"one+two"}
+
+
 def test_a_judge_that_says_nothing_usable_leaves_no_question_robust(
     data: Path, tmp_path: Path, server: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,8 @@ import typer
 from unmirage.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from unmirage.datasets import LoadedData
     from unmirage.schema import Query, Variant
 
@@ -104,6 +106,11 @@ def load_all(paths: list[Path], format: str, images: Path | None, splits: list[s
             )
         seen.add(query.id)
     return queries
+
+
+def pooled_name(queries: Iterable[Query]) -> str:
+    """What records call the data of these queries: the name of each data file once, in order, joined by "+"."""
+    return "+".join(dict.fromkeys(query.data for query in queries))
 
 
 def read_variants(paths: list[Path], queries: list[Query]) -> list[Variant]:

@@ -23,7 +23,7 @@ from unmirage.options import (
     grouped,
     model_name,
 )
-from unmirage.verbs import quiet_libraries
+from unmirage.verbs import pooled_name, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ def evaluate(
     asking = asked.options(out)
     is_served = asking.name is BackendName.openai_server
     queries = reading.queries(data)
-    subject = Subject(label or model_name(model), method, seed, queries[0].data)
+    subject = Subject(label or model_name(model), method, seed, pooled_name(queries))
     plan = Evaluation(queries, reading.variants(queries), subject)
     _tell_uncontrolled(plan)
     if not is_served or any(":" in name for name in judged.judge or ()):

@@ -22,7 +22,7 @@ from unmirage.options import (
     grouped,
     model_name,
 )
-from unmirage.verbs import Format, load_queries, quiet_libraries
+from unmirage.verbs import Format, load_queries, pooled_name, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +151,7 @@ def run(
     variants = reading.variants(queries)
     forget, general = rows.read(reading.format, reading.strict)
     plan = Plan(model, queries, variants, asking, forget, general, rows.base, _facts(rows.facts, data), seed)
-    subject = Subject(label or model_name(model), method, seed, queries[0].data, name or kind)
+    subject = Subject(label or model_name(model), method, seed, pooled_name(queries), name or kind)
     _show(_measured(kind, config, plan, subject, out, judged.made(data), judged), out)
     typer.echo(f"Metrics: {out / 'metrics.json'}")
 
