@@ -21,7 +21,7 @@ SPLIT_NAMES = {
     None: "All questions",
 }
 COUNTS = ("_gained", "_lost")
-DIFFERENCES = ("_change", "_effect")
+DIFFERENCES = ("_change", "_effect", "_selectivity")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 

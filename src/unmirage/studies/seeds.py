@@ -57,8 +57,8 @@ def unit_of(measured: Measured) -> Unit:
 def estimate(records: Sequence[Record], measured: Measured) -> Estimate:
     """The figure of some records, one for each seed.
 
-    Interval of one seed: the record's own. Of several: the wider of Student's t over the seeds and of what the seeds'
-    own intervals leave open when their rows are put together (`_pooled`), both within the range of the figure.
+    Interval of one seed: the record's own. Of several: the wider of Student's t over the seeds and of what the rows of
+    one seed leave open (`_of_rows`), both within the range of the figure.
     Raises UserError where two records of one seed are there, one has no value, or it is not of the unit.
     """
     _check_one_per_seed(records)
@@ -120,24 +120,25 @@ def _interval(
     least, most = _range(unit)
     t = mean_over_seeds(values, CONFIDENCE)
     over_seeds = (max(least, t.low), min(most, t.high))
-    pooled = _pooled(records, fmean(values), unit)
-    return max(over_seeds, pooled, key=lambda ends: ends[1] - ends[0])
+    of_rows = _of_rows(records, fmean(values), unit)
+    return max(over_seeds, of_rows, key=lambda ends: ends[1] - ends[0])
 
 
-def _pooled(records: Sequence[Record], mean: float, unit: Unit) -> tuple[float, float]:
+def _of_rows(records: Sequence[Record], mean: float, unit: Unit) -> tuple[float, float]:
     """What the draw of the rows leaves open of the mean, the seeds being as they are.
 
-    Of a rate: Wilson's interval for the rows of all seeds together, where each record counts as many rows as would give
-    the interval that it has (`effective_number`): n, or fewer where rows belong together or have no verdict. Of a
-    difference: mean -+ sqrt(sum h^2) / m, h the half widths of the m records' own intervals.
+    Seeds of a study are asked the same questions, so more of them make no more questions: the rows of one seed count.
+    Of a rate: Wilson's interval for as many rows as would give a record the interval that it has (`effective_number`;
+    the mean over the records): n, or fewer where rows belong together or have no verdict. Of a difference: mean -+ the
+    mean half width of the records' own intervals.
     """
     own = [(record, record.low, record.high) for record in records]
     if unit == "percent":
-        number = sum(_rows(record, low, high) for record, low, high in own)
+        number = fmean(_rows(record, low, high) for record, low, high in own)
         found = wilson_of(mean, number, CONFIDENCE) if number > 0 else None
         return (found.low, found.high) if found else (0.0, 1.0)
     halves = [(high - low) / 2 for _, low, high in own if low is not None and high is not None]
-    half = math.sqrt(math.fsum(half * half for half in halves)) / len(records)
+    half = fmean(halves) if halves else 0.0
     least, most = _range(unit)
     return max(least, mean - half), min(most, mean + half)
 

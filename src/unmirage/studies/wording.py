@@ -11,10 +11,10 @@ from unmirage.studies.seeds import Estimate, unit_of
 from unmirage.studies.specs import Measured, Unit
 
 _UNITS: dict[Unit, str] = {"percent": "percent", "points": "percentage points", "number": "numbers"}
-_POOLED: dict[Unit, str] = {
-    "percent": "Wilson's of all seeds' rows together (fewer where rows depend on one another)",
-    "points": "that of the seeds' own intervals together",
-    "number": "that of the seeds' own intervals together",
+_OF_ROWS: dict[Unit, str] = {
+    "percent": "Wilson's of one seed's rows (fewer where rows depend on one another)",
+    "points": "the mean width of the seeds' own intervals",
+    "number": "the mean width of the seeds' own intervals",
 }
 
 
@@ -92,9 +92,9 @@ def intervals(columns: Sequence[Measured], found: Sequence[Estimate], shown_as: 
         return ""
     if all(len(one.each) == 1 for one in found):
         return f"{shown_as}: the run's own 95 % interval."
-    pooled = listing(list(dict.fromkeys(_POOLED[unit_of(measured)] for measured in columns)))
+    of_rows = listing(list(dict.fromkeys(_OF_ROWS[unit_of(measured)] for measured in columns)))
     one = "; of one seed, the run's own" if any(len(one.each) == 1 for one in found) else ""
-    return f"{shown_as}: 95 % interval, the wider of Student's t over the seeds and {pooled}{one}."
+    return f"{shown_as}: 95 % interval, the wider of Student's t over the seeds and {of_rows}{one}."
 
 
 def basis(found: Sequence[Estimate]) -> str:
