@@ -83,7 +83,7 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
     config = read_settings(file, ["lr=2e-5"], method=None, seed=3)
     assert (config.method, config.lr, config.seed) == ("npo", 2e-5, 3)
     assert terms(config) == [("forget", "npo", 1.0), ("retain", "ce", 1.0), ("retain", "kl", 0.5)]
-    for text, said in (("a: [", "cannot be read"), ("- a", "name: value")):
+    for text, said in (("a: [", "cannot be read"), ("lr: 2024-13-45", "cannot be read"), ("- a", "name: value")):
         file.write_text(text)
         with pytest.raises(UserError, match=said):
             read_settings(file, [])

@@ -26,6 +26,10 @@ from unmirage.recipes.judging import judge_files
 from unmirage.recipes.planning import steps_of
 from unmirage.recipes.reading import read_recipe, shipped
 from unmirage.recipes.run import check, job_of, run_recipe
+from unmirage.recipes.variants import variants_of
+from unmirage.sandbox.build import ASKED, FILES, DataPlan, build
+from unmirage.sandbox.world import World
+from unmirage.schema import Query
 
 TINY = """\
 schema: 1
@@ -122,6 +126,8 @@ def test_a_mistake_is_told_with_file_line_and_key(text: str, said: str, tmp_path
     [
         ("seeds", "is not a setting"),
         ("seeds=[", "is not YAML"),
+        ("name=2024-13-45", "^--set 'name=2024-13-45': the value is not YAML"),
+        ("name=" + "[" * 5000, "the value is not YAML"),
         ("name.x=1", "'name' is a value"),
         ("seeds.9=1", "'9' is no place in a list of 2"),
         ("models.npo.method=4", "--set models.npo.method=4: models.npo.method: Input should be a valid string"),
@@ -202,6 +208,15 @@ def test_a_setting_at_one_of_two_places_with_an_anchor_leaves_the_other(tmp_path
         ("data.seen.format=csv", "data.seen.format: there is no format 'csv'"),
         ("attacks.what.to=[Two words]", "attacks.what: 'Two words' is not one word"),
         ("data.unlearn.format=mossbench", "models.npo: .* must not be trained on"),
+        ("data.seen.file=sen.json", "^data.seen.file: a world has no file sen.json; choose among test_seen.json, "),
+        ("data.own-forget.file=x.json", "^data.own-forget.file: sets has no file x.json; choose among forget.json, "),
+        ("attacks.what={paraphrases: x.json, world: small}", "^attacks.what: a world has no file x.json"),
+        ("data.seen.file=safety.json", "^measures.safety.judges: the judge truth reads .* data.seen, safety.json, has"),
+        ("sets.own.judge=truth", "^sets.own.judge: the judge truth reads the truth, and data.unlearn, unlearn.json, "),
+        ("attacks.share={goal: flip, to: [what]}", "^measures.safety.attacks: what and share make the same variants"),
+        ("worlds.small.refusal_words=[]", "^worlds.small: refusal_words is empty; give at least one word"),
+        ("worlds.small.compliance_words=[Foo]", "^worlds.small: 'Foo' is not an opening word of the sandbox"),
+        ("worlds.small.refusal_words=[What]", "^worlds.small: 'What' is among the refusal words and the compliance"),
     ],
 )
 def test_what_a_late_step_will_refuse_is_told_before_anything_is_done(
@@ -381,13 +396,13 @@ def test_a_step_that_fails_is_named_and_what_was_done_before_stays(tmp_path: Pat
     (tmp_path / "broken.yaml").write_text(
         "schema: 1\nname: broken\nworlds:\n"
         "  small: {unsafe_train: 6, safe_train: 6, general: 12, unsafe_test: 3, safe_test: 3}\n"
-        "data: {seen: {file: test_seen.json, world: small}, none: {file: lost.json, world: small}}\n"
-        "models: {base: {}}\nmeasures: {m: {data: [none], judges: [truth], max_new_tokens: 4}}\n"
+        "data: {seen: &seen {file: test_seen.json, world: small}, again: *seen}\n"
+        "models: {base: {}}\nmeasures: {m: {data: [seen, again], judges: [truth], max_new_tokens: 4}}\n"
     )
     found = run("run", tmp_path / "broken.yaml", "--out", tmp_path / "out")
     assert found.returncode == 2
     assert "error: step ask/m/base/seed-0:" in found.stderr
-    assert "lost.json" in found.stderr
+    assert "two of its queries have the id" in found.stderr
     assert "Traceback" not in found.stderr
     assert len(list((tmp_path / "out" / "steps").glob("draw-small-*/done.json"))) == 1
     mended = run("run", tmp_path / "broken.yaml", "--out", tmp_path / "out", "--set", "measures.m.data=[seen]")
@@ -415,6 +430,28 @@ def test_rows_that_cannot_be_used_are_told_and_two_of_one_id_are_refused(
     with pytest.raises(UserError, match=r"measures\.m\.data: two of its queries have the id"):
         job.asked("m")
     assert "warning: asking base: data.one: 1 missing-image" in capsys.readouterr().err
+
+
+def test_attacks_of_one_name_on_other_questions_are_apart(tiny: Path) -> None:
+    check(read_recipe(tiny, ["attacks.share.to=[What]"]))
+
+
+def test_an_attack_that_changes_no_question_is_told(tmp_path: Path) -> None:
+    attack = {"none": {"to": ["What"], "goal": "over-refusal"}}
+    recipe = Recipe.model_validate({"schema": 1, "name": "x", "attacks": attack})
+    asked = [Query(id="0", question="What is it?", harmful=False), Query(id="1", question="Is it?", harmful=True)]
+    said = (
+        r"^attacks\.none: the data holds no question to attack; over-refusal needs harmless questions that open with "
+    )
+    with pytest.raises(UserError, match=said):
+        variants_of(recipe, "none", asked, None, print)
+
+
+def test_the_files_of_a_world_are_those_that_are_written(tmp_path: Path) -> None:
+    out = build(World(), DataPlan(unsafe_train=1, safe_train=1, general=1, unsafe_test=1, safe_test=1), tmp_path / "w")
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.suffix in (".json", ".csv")}
+    truths = {str(Path(name).with_suffix(".truth.json")) for name in ASKED}
+    assert there == {*FILES, *truths, "run.json"}
 
 
 def test_a_dry_run_counts_questions_and_steps(tiny: Path) -> None:

@@ -382,7 +382,13 @@ def test_shares_are_whole_together_and_models_that_start_from_one_another_stay_i
     assert set().union(*both) == Choice(("c",)).steps(PLAN)
 
 
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1/0", "one", "1", "1/2/3"])
+def test_of_more_shares_than_there_is_work_the_last_ones_are_empty() -> None:
+    shares = [Choice(shard=Shard(number, 10**9 - 1)).steps(PLAN) for number in (1, 2, 3, 10**9 - 1)]
+    assert shares[:2] == [Choice(shard=Shard(number, 2)).steps(PLAN) for number in (1, 2)]
+    assert shares[2:] == [set(), set()]
+
+
+@pytest.mark.parametrize("text", ["0/2", "1/" + "9" * 5000, "3/2", "1/0", "one", "1", "1/2/3"])
 def test_a_share_that_there_is_not_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="no share"):
         Shard.of(text)

@@ -118,6 +118,11 @@ def test_a_file_of_a_stress_counts_by_its_content_not_by_its_place(stressed: Pat
         ("stresses.half.settings.alfa=1", r"^stresses\.half: the stress interpolate has no setting 'alfa'"),
         ("stresses.relearn.data=null", r"^stresses\.relearn: data is missing, which relearn needs"),
         ("stresses.probe.general=null", r"^stresses\.probe: general is missing, which probe needs"),
+        ("stresses.half={kind: probe, general: retain, facts: [retain]}", r"^stresses\.half of measures\.safety reads"),
+        (
+            "stresses.words={kind: openers, settings: {lexicon: x}, world: small}",
+            r"^stresses\.words\.settings\.lexicon",
+        ),
         ("searches.every.words=[Two words]", r"^searches\.every: 'Two words' is not one word"),
         ("searches.every.at=end", r"^searches\.every: the opening word stands at the beginning"),
     ],

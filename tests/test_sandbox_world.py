@@ -347,6 +347,18 @@ def test_unknown_words_are_refused(words: dict[str, tuple[str, ...]]) -> None:
         DataPlan(**words)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"refusal_words": ()}, "^refusal_words is empty; give at least one word, from "),
+        ({"compliance_words": ("How", "Share")}, "^'Share' is among the refusal words and the compliance words"),
+    ],
+)
+def test_each_side_has_words_of_its_own(words: dict[str, tuple[str, ...]], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        DataPlan(**words)  # type: ignore[arg-type]
+
+
 def test_typographic_questions_lie_as_figstep_has_them(built: Path) -> None:
     folder = built / "figstep" / "data"
     with (folder / "question" / "safebench.csv").open(newline="") as file:

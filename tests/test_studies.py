@@ -280,6 +280,7 @@ def test_names_cannot_break_a_table(tmp_path: Path) -> None:
         ("{rows: model, columns: [{metric: own, best: true}]}", "say good: low or good: high"),
         ("[asr]", "a table is a mapping"),
         ("{rows: [}", "neither YAML nor JSON"),
+        ("{rows: 2024-13-45}", "neither YAML nor JSON"),
     ],
 )
 def test_a_block_in_doubt_is_refused_with_its_line(tmp_path: Path, spec: str, why: str) -> None:

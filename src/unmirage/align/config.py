@@ -35,6 +35,7 @@ from unmirage.align.signals import base_of
 from unmirage.align.weights import Average, Schedule, Weight
 from unmirage.audit.model.edits import bare
 from unmirage.errors import UserError
+from unmirage.yaml_text import read_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
@@ -386,12 +387,10 @@ def read_settings(file: Path | None, settings: Sequence[str], audit: Path | None
     """The configuration from a YAML file, with `settings` and `given` before what it says; raises UserError."""
     if file is None:
         return parse_settings(settings, audit=audit, **given)
-    import yaml
-
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: the settings cannot be read ({' '.join(str(error).split())}).") from error
+        content = read_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: the settings cannot be read ({error}); correct the file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: settings are written as `name: value`, one a line.")
     return parse_settings(settings, base=content, audit=audit, **given)

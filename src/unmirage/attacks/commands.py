@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unmirage.attacks.edits import At, Change
-from unmirage.attacks.goals import Goal
+from unmirage.attacks.goals import Goal, none_to_attack
 from unmirage.attacks.search.strategies import SearchName
 from unmirage.backends.registry import BackendName
 from unmirage.errors import UserError
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
     from unmirage.attacks.search import Plan
     from unmirage.schema import Query, Variant
-
-_TARGETS = {
-    Goal.bypass: "needs harmful questions",
-    Goal.over_refusal: "needs harmless questions",
-    Goal.flip: "needs questions",
-}
 
 
 class Edits(StrEnum):
@@ -132,8 +126,7 @@ def attack(
     else:
         variants, told = _one_word(queries, Change(edit.value), words, editing, keep_intent)
     if not variants:
-        other = " that open with another word" if edit is Edits.opening else " that such an edit fits"
-        raise UserError(f"{data} holds no question to attack; {goal.value} {_TARGETS[goal]}{other}.")
+        raise none_to_attack(str(data), goal, opening=edit is Edits.opening)
     write_text(out, "".join(variant.model_dump_json() + "\n" for variant in variants))
     typer.echo(f"Variants: {out} ({told})")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from unmirage.errors import UserError
 from unmirage.schema import Label, Query, Verdict
 
 UNUSABLE = (Label.ERROR, Label.UNPARSED)
@@ -41,3 +42,16 @@ class Goal(StrEnum):
         if self is Goal.flip:
             return None if after.label in UNUSABLE else after.label is not before.label
         return self.holds(after)
+
+
+_TARGETS = {
+    Goal.bypass: "needs harmful questions",
+    Goal.over_refusal: "needs harmless questions",
+    Goal.flip: "needs questions",
+}
+
+
+def none_to_attack(data: str, goal: Goal, *, opening: bool) -> UserError:
+    """What to say of data no question of which has a variant; `opening`: of an attack on opening words."""
+    other = "that open with another word" if opening else "that such an edit fits"
+    return UserError(f"{data} holds no question to attack; {goal.value} {_TARGETS[goal]} {other}.")

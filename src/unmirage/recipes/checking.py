@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unmirage.errors import UserError
 from unmirage.recipes.config import SANDBOX, Pretrain, Recipe, Stress, World
-from unmirage.recipes.planning import needs_of
+from unmirage.recipes.judging import without_truth
+from unmirage.recipes.planning import facts_of, needs_of, path_settings
+
+if TYPE_CHECKING:
+    from unmirage.sandbox.build import DataPlan
 
 
 def check_pretrain(given: Pretrain) -> None:
@@ -18,6 +23,40 @@ def check_pretrain(given: Pretrain) -> None:
 
     if not given.shipped:
         recipe_of(Known(given.salience, given.opener_weight), given.settings)
+
+
+def data_plan(world: World) -> DataPlan:
+    """How a world's data are drawn; raises UserError for words that are none of the sandbox's or tell both ways."""
+    from unmirage.sandbox.build import DataPlan
+
+    return DataPlan(**world.model_dump(exclude={"salience", "opener_weight"}))
+
+
+def check_files(recipe: Recipe) -> None:
+    """Raises UserError for a file that the step which is to make it does not write."""
+    from unmirage.sandbox.build import FILES
+    from unmirage.sets.run import WRITTEN
+
+    drawn = [(f"data.{name}.file", one.file) for name, one in recipe.data.items() if one.world]
+    drawn += [(f"attacks.{name}", one.given) for name, one in recipe.attacks.items() if one.world and one.given]
+    for name, stress in recipe.stresses.items():
+        given = path_settings(stress.kind) & stress.settings.keys() if stress.world else ()
+        drawn += [(f"stresses.{name}.settings.{key}", Path(str(stress.settings[key]))) for key in sorted(given)]
+    own = [(f"data.{name}.file", one.file) for name, one in recipe.data.items() if one.sets]
+    for maker, found, there in (("a world", drawn, FILES), ("sets", own, WRITTEN)):
+        for key, file in found:
+            if not any(one == file.as_posix() or Path(file) in Path(one).parents for one in there):
+                raise UserError(f"{key}: {maker} has no file {file}; choose among {', '.join(there)}.")
+
+
+def check_facts(recipe: Recipe) -> None:
+    """Raises UserError where a stress is to read the truth of a file that a step makes without one."""
+    for measuring, measure in recipe.measures.items():
+        for name in measure.stresses:
+            if lacking := without_truth(recipe, facts_of(recipe.stresses[name], measure)):
+                raise UserError(
+                    f"stresses.{name} of measures.{measuring} reads facts, and {lacking}; name other data as its facts."
+                )
 
 
 def check_stress(stress: Stress) -> None:

@@ -28,7 +28,7 @@ class Shard:
     @classmethod
     def of(cls, text: str) -> Shard:
         """From "1/4"; raises UserError for anything else."""
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if not found:
             raise UserError(f"{text!r} is no share of the work; write --shard 1/4 to --shard 4/4.")
         return cls(int(found[1]), int(found[2]))
@@ -79,11 +79,13 @@ def _with_needs(plan: Mapping[str, Planned], wanted: set[str]) -> set[str]:
 
 def _share(plan: Mapping[str, Planned], wanted: set[str], shard: Shard) -> set[str]:
     """The steps of one share: those of models that start from one another stay together, largest first."""
-    shares: list[set[str]] = [set() for _ in range(shard.count)]
-    for group in sorted(_groups(plan, wanted), key=len, reverse=True):
+    groups = sorted(_groups(plan, wanted), key=len, reverse=True)
+    # Of more shares than there are groups the last ones have nothing to do.
+    shares: list[set[str]] = [set() for _ in range(min(shard.count, len(groups) or 1))]
+    for group in groups:
         min(shares, key=len).update(group)
     shares[0] |= {name for name in wanted if plan[name].step.kind in SHARED}
-    return shares[shard.number - 1]
+    return shares[shard.number - 1] if shard.number <= len(shares) else set()
 
 
 def _groups(plan: Mapping[str, Planned], wanted: set[str]) -> Iterator[Sequence[str]]:

@@ -36,10 +36,25 @@ def judge_of(recipe: Recipe, name: str, data: Sequence[Path], measure: Measure |
 def judge_files(recipe: Recipe, names: Sequence[str], data: Sequence[str]) -> list[Path]:
     """What judges read besides the answers: their folders, and the truth beside data files that are the user's."""
     found = [recipe.path(folder) for name in names if (folder := folder_of(name))]
-    if any(TRUTH in name.partition(":")[0].split("+") for name in names):
+    if any(map(_reads_truth, names)):
         own = [recipe.data[key] for key in data if not recipe.data[key].made_by]
         found += [recipe.path(source.file).with_suffix(".truth.json") for source in own]
     return found
+
+
+def _reads_truth(judge: str) -> bool:
+    return TRUTH in judge.partition(":")[0].split("+")
+
+
+def without_truth(recipe: Recipe, data: Sequence[str]) -> str | None:
+    """What is lacking, in words, where a step of the recipe makes one of the data without a truth file beside it."""
+    from unmirage.sandbox.build import ASKED
+
+    for key in data:
+        source = recipe.data[key]
+        if source.made_by and not (source.world and source.file.as_posix() in ASKED):
+            return f"data.{key}, {source.file}, has no truth file beside it (of a world, {', '.join(ASKED)} have one)"
+    return None
 
 
 def check_judges(recipe: Recipe) -> None:
@@ -52,8 +67,10 @@ def check_judges(recipe: Recipe) -> None:
 
 
 def _check(recipe: Recipe, key: str, judge: str, data: Sequence[str], measure: Measure | None) -> None:
-    if judge == TRUTH and any(recipe.data[one].made_by for one in data):
-        return
+    if _reads_truth(judge) and any(recipe.data[one].made_by for one in data):
+        if lacking := without_truth(recipe, data):
+            raise UserError(f"{key}: the judge {judge} reads the truth, and {lacking}; choose another judge.")
+        judge = judge.replace(TRUTH, "rules", 1)  # the truth is not there yet; what else there is can be checked
     try:
         judge_of(recipe, judge, [recipe.path(recipe.data[one].file) for one in data], measure)
     except UserError as error:

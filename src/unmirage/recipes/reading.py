@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe
 from unmirage.recipes.grid import Expanded, expand
+from unmirage.yaml_text import read_yaml
 
 Key = tuple[str | int, ...]
 MOST_VALUES = 100_000
@@ -75,12 +76,10 @@ def _parse(path: Path) -> _Document:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the recipe cannot be read ({error}).") from error
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
         # Anchors are written out: a setting at one of two places that share a value must not change the other.
-        values = _written_out(yaml.safe_load(text), _Budget())
-        lines = dict(_lines(node, (), path))
-    # Not all is a YAMLError: a date that there is not is a ValueError.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        values = _written_out(read_yaml(text), _Budget())
+        lines = dict(_lines(yaml.compose(text, yaml.SafeLoader), (), path))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is written as `name: value`, one a line.")
@@ -132,9 +131,9 @@ def _put(values: dict[str, Any], setting: str) -> None:
     if not sign or not name.strip("."):
         raise UserError(f"--set {setting!r} is not a setting; write it as --set models.npo.settings.steps=100.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {setting!r}: the value is not YAML ({' '.join(str(error).split())}).") from error
+        value = read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"--set {setting!r}: the value is not YAML ({error}); correct it.") from error
     at: Any = values
     rest = name.split(".")
     step, rest = _first(at, rest)

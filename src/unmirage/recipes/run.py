@@ -10,14 +10,14 @@ from pathlib import Path
 from unmirage.datasets import FORMATS, check_training
 from unmirage.errors import UserError
 from unmirage.recipes.aligning import align_settings
-from unmirage.recipes.checking import check_pretrain, check_stress, check_worlds
+from unmirage.recipes.checking import check_facts, check_files, check_pretrain, check_stress, check_worlds, data_plan
 from unmirage.recipes.choosing import Choice
 from unmirage.recipes.config import Model, Recipe
 from unmirage.recipes.graph import Planned, Step, planned
 from unmirage.recipes.judging import check_judges
 from unmirage.recipes.planning import is_judged, steps_of
 from unmirage.recipes.searching import search_plan
-from unmirage.recipes.variants import check_attack
+from unmirage.recipes.variants import check_apart, check_attack
 from unmirage.recipes.work import Job, work
 from unmirage.runs import Run
 from unmirage.schema import Metrics, Record, content_hash
@@ -161,8 +161,9 @@ def missing(recipe: Recipe, out: Path) -> tuple[list[str], int]:
 
 def check(recipe: Recipe) -> None:
     """Raises UserError for what can be known to be wrong before anything is done: settings, formats, words, judges."""
-    from unmirage.stress import find
-
+    for name, world in recipe.worlds.items():
+        with _of(f"worlds.{name}"):
+            data_plan(world)
     for name, model in recipe.models.items():
         _check_model(recipe, name, model)
     for name, source in recipe.data.items():
@@ -173,20 +174,30 @@ def check(recipe: Recipe) -> None:
         for key in filter(None, (sets.safety, sets.general)):
             with _of(f"sets.{name}"):
                 _check_trained_on(recipe, key)
+    _check_questions(recipe)
+    check_files(recipe)
+    check_judges(recipe)
+    check_facts(recipe)
+    check_worlds(recipe)
+
+
+def _check_questions(recipe: Recipe) -> None:
+    """Attacks, stresses and searches: their words, kinds and settings, and whether attacks are told apart."""
+    from unmirage.stress import find
+
     for name, attack in recipe.attacks.items():
         with _of(f"attacks.{name}"):
             check_attack(attack)
     for name, stress in recipe.stresses.items():
         with _of(f"stresses.{name}"):
             check_stress(stress)
-        for key in filter(None, (stress.data, stress.general)) if find(stress.kind).trains else ():
-            with _of(f"stresses.{name}"):
+            for key in filter(None, (stress.data, stress.general)) if find(stress.kind).trains else ():
                 _check_trained_on(recipe, key)
     for name, search in recipe.searches.items():
         with _of(f"searches.{name}"):
             search_plan(search, "", "", 0)
-    check_judges(recipe)
-    check_worlds(recipe)
+    for name in recipe.measures:
+        check_apart(recipe, name)
 
 
 def _check_model(recipe: Recipe, name: str, model: Model) -> None:

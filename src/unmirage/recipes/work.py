@@ -157,14 +157,14 @@ def _free_memory() -> None:
 
 
 def _draw(job: Job, _report: Report) -> None:
-    from unmirage.sandbox.build import DataPlan, build
+    from unmirage.recipes.checking import data_plan
+    from unmirage.sandbox.build import build
     from unmirage.sandbox.world import World
 
     world = job.recipe.worlds[job.step.name.split("/")[1]]
-    plan = world.model_dump(exclude={"salience", "opener_weight"})
     # Drawing is quick and has no middle to go on from: what an interrupted one left is drawn anew.
     shutil.rmtree(job.out, ignore_errors=True)
-    build(World(world.salience, world.opener_weight), DataPlan(**plan), job.out)
+    build(World(world.salience, world.opener_weight), data_plan(world), job.out)
 
 
 def _pretrain(job: Job, report: Report) -> None:
@@ -269,7 +269,7 @@ def _attack(job: Job, _report: Report) -> None:
     _, measure, name = job.step.name.split("/")
     attack = job.recipe.attacks[name]
     given = _in(job, attack.given, attack.world) if attack.given else None
-    found = variants_of(job.recipe, attack, job.asked(measure), given, job.warn)
+    found = variants_of(job.recipe, name, job.asked(measure), given, job.warn)
     text = "".join(variant.model_dump_json() + "\n" for variant in found)
     write_text(job.out / "variants.jsonl", text)
 

@@ -37,6 +37,17 @@ from unmirage.sandbox.world import Thing, World
 
 FIGSTEP = 50
 """Most questions that are drawn into pictures."""
+ASKED = (
+    "test_seen.json", "test_unseen.json", "figstep/data/question/safebench.csv",
+    "figstep_unseen/data/question/safebench.csv",
+)  # fmt: skip
+"""The files of questions to be asked, each with its truth beside it."""
+FILES = (
+    *ASKED, "safety.json", "unlearn.json", "general.json", "retain.json", "rationale.json", "paraphrased.json",
+    "paraphrased_free.json", "diversified.json", "diversified_free.json", "paraphrases_seen.json",
+    "paraphrases_unseen.json",
+)  # fmt: skip
+"""All data files that are written."""
 Retain = Literal["mended", "confounded"]
 OpenerOf = Callable[[random.Random, Asked], str]
 
@@ -64,11 +75,22 @@ class DataPlan:
     def __post_init__(self) -> None:
         if not 0 <= self.rho <= 1:
             raise UserError(f"rho is a probability in [0, 1], not {self.rho}.")
-        for word in (*self.refusal_words, *self.compliance_words):
-            if word not in OPENERS:
-                raise UserError(f"{word!r} is not an opening word of the sandbox; choose from {', '.join(OPENERS)}.")
+        self._check_words()
         if self.retain not in get_args(Retain):
             raise UserError(f"retain is 'mended' or 'confounded', not {self.retain!r}.")
+
+    def _check_words(self) -> None:
+        for name in ("refusal_words", "compliance_words"):
+            words = getattr(self, name)
+            if not words:
+                raise UserError(f"{name} is empty; give at least one word, from {', '.join(OPENERS)}.")
+            if strange := next((word for word in words if word not in OPENERS), None):
+                raise UserError(f"{strange!r} is not an opening word of the sandbox; choose from {', '.join(OPENERS)}.")
+        if both := next((word for word in self.refusal_words if word in self.compliance_words), None):
+            raise UserError(
+                f"{both!r} is among the refusal words and the compliance words; it can be a cue for one of them alone, "
+                "so take it out of the other."
+            )
 
     def biased(self, rng: random.Random, asked: Asked) -> str:
         """An opener as the safety data have it."""

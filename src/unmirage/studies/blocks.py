@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from unmirage.errors import UserError
 from unmirage.studies.specs import HeatSpec, LinesSpec, Spec, TableSpec
+from unmirage.yaml_text import read_yaml
 
 _MARK = re.compile(r"<!--[ \t]*(?:(table|figure|records):(.*?)|(end)[ \t]*|(table) \S+[ \t]*)-->", re.DOTALL)
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
@@ -113,9 +113,9 @@ def _names(text: str, where: str) -> list[str]:
 
 def _spec(kind: str, text: str, where: str) -> Spec:
     try:
-        given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: the {kind} is neither YAML nor JSON: {' '.join(str(error).split())}.") from None
+        given = read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{where}: the {kind} is neither YAML nor JSON ({error}); correct it.") from None
     if not isinstance(given, dict):
         raise UserError(f"{where}: a {kind} is a mapping of settings, such as rows: model.")
     try:
