@@ -112,3 +112,16 @@ def test_an_auc_of_0_is_not_taken_for_none(table):
     wrong = replace(found, scores=[replace(first, auc=0.0), *rest])
     assert _values(wrong)["auc"] == 0.0
     assert _values(replace(found, scores=[replace(first, auc=None), *rest]))["auc"] == 0.5
+
+
+@pytest.mark.parametrize("more", [(), ("--format", "vlguard")])
+def test_columns_of_data_that_have_none_are_refused(tmp_path, capsys, more):
+    rows = [{"id": 1, "safe": False, "instr-resp": [{"instruction": "Share it", "response": "No."}]}]
+    path = write(tmp_path / "a.json", rows)
+    wrong = ("--label", "whatever", "--refusal", "nonsense")
+    assert call("audit", "data", path, *wrong, *more, "--out", tmp_path / "out") == 2
+    assert capsys.readouterr().err == (
+        f"error: {path} is read as vlguard, which has no columns to name; leave out --label, --refusal, or give "
+        "--format table to read it by its columns.\n"
+    )
+    assert not (tmp_path / "out").exists()

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from unmirage.audit import Columns, Source, audit_data
+from unmirage.audit.compare import compare
 from unmirage.audit.condition import holds
 from unmirage.audit.data import Settings
 from unmirage.audit.labels import judged
@@ -360,3 +361,67 @@ def test_each_file_has_its_own_sort_of_labels(tmp_path):
     audit = audit_data(Source(files, Columns("q", label="l")))
     assert (audit.n, audit.k) == (100, 60)
     assert "the data's own labels and the answers" in audit.label_source
+
+
+def marked(path):
+    """The rows as JSON with a column whose name is one of LLaVA's keys, and answers that keywords judge otherwise."""
+    rows = [row | {"conversations": [], "a": "I cannot." if i < 20 else "Red."} for i, row in enumerate(ROWS)]
+    return write(path, rows)
+
+
+@pytest.mark.parametrize("text", ["[{}]", '{{"x": {}}}', '\ufeff [{}, {{"q": 1}}]'])
+def test_json_with_the_named_column_is_a_table_whatever_else_it_holds(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text.format('{"q": "Share it", "conversations": [], "instr-resp": []}'))
+    assert Source([path], Columns("q")).format_of(path) == "table"
+    assert Source([path], Columns("question")).format_of(path) == "vlguard"
+    assert Source([path]).format_of(path) == "vlguard"
+    assert Source([path], Columns("q"), format="llava").format_of(path) == "llava"
+
+
+def test_a_first_row_too_long_to_tell_is_read_by_the_columns_that_are_named(tmp_path):
+    path = write(tmp_path / "a.json", [{"conversations": "x" * (1 << 16), "q": "Share it"}])
+    assert Source([path], Columns("q")).format_of(path) == "table"
+    with pytest.raises(UserError, match="has no column 'p'"):
+        audit_data(Source([path], Columns("p", label="l")))
+
+
+def test_named_columns_are_read_and_not_passed_over(tmp_path):
+    path = marked(tmp_path / "a.json")
+    audit = audit_data(Source([path], Columns("q", "a", "l")))
+    assert (audit.n, audit.k, audit.label_source) == (60, 40, "the data's own labels")
+
+
+@pytest.mark.parametrize(
+    ("columns", "format", "told"),
+    [
+        (Columns(label="whatever"), "auto", "leave out --label, or give --format table"),
+        (Columns(label="x", refusal=("y",)), "auto", "read as llava, which has .* leave out --label, --refusal, or"),
+        (Columns(label=""), "llava", "leave out --label, or give"),
+        (Columns("prompt", "a", image="i", id="n"), "auto", "leave out --question, --answer, --image, --id, or give"),
+        (Columns("q", label="l"), "vlguard", "read as vlguard, which has no columns to name"),
+        (Columns(label="l", prefix="--data-"), "auto", "leave out --data-label\\.$"),
+        (Columns(refusal=("y",)), "auto", "--refusal says which values .* name it with --label, or leave both out"),
+        (Columns("q", refusal=("y",)), "table", "--refusal says which values .* name it with --label"),
+    ],
+)  # fmt: skip
+def test_columns_that_nothing_is_read_by_are_a_mistake(tmp_path, columns, format, told):
+    path = marked(tmp_path / "a.json")
+    with pytest.raises(UserError, match=told):
+        audit_data(Source([path], columns, format))
+
+
+def test_the_key_of_the_weights_is_no_column(tmp_path):
+    path = marked(tmp_path / "a.json")
+    Source([path], Columns(weight="w")).check_columns()
+
+
+def test_a_table_may_be_set_against_data_of_another_format(tmp_path):
+    turns = [{"from": "human", "value": "Name it"}, {"from": "gpt", "value": "Red."}]
+    llava = write(tmp_path / "b.json", [{"id": i, "conversations": turns} for i in range(40)])
+    table = write(tmp_path / "a.csv", ROWS)
+    for one, other, refusals in ((table, llava, 60), (llava, table, 40)):
+        audit = compare(Source([one], Columns("q", label="l")), other, Settings())
+        assert (audit.n, audit.k) == (100, refusals)
+    with pytest.raises(UserError, match="no columns to name"):
+        compare(Source([llava], Columns("q")), llava, Settings())

@@ -195,3 +195,10 @@ def test_the_columns_of_the_data_are_named_apart(tmp_path, server, capsys):
     found = json.loads((tmp_path / "run" / "audit_model.json").read_text())
     rates = {one["word"]: (one["data_n"], one["data_rate"]) for one in found["side_by_side"][0]["points"]}
     assert rates == {"Share": (24, 1.0), "What": (24, 0.0)}
+
+
+def test_columns_of_questions_that_have_none_are_refused(tmp_path, capsys):
+    rows = [{"id": 1, "safe": False, "instr-resp": [{"instruction": "Share it", "response": "No."}]}]
+    path = write(tmp_path / "a.json", rows)
+    assert call("audit", "model", "toy", path, "--server", "http://127.0.0.1:9", "--label", "sort", "--out", "x") == 2
+    assert "read as vlguard, which has no columns to name; leave out --label, or" in capsys.readouterr().err

@@ -53,9 +53,12 @@ class Repair(StrEnum):
 class Table:
     """How the data are read."""
 
-    format: Annotated[AuditFormat, typer.Option(help="auto finds VLGuard's and LLaVA's JSON; all else is a table.")] = (
-        AuditFormat.auto
-    )
+    format: Annotated[
+        AuditFormat,
+        typer.Option(
+            help="auto finds VLGuard's and LLaVA's JSON; all else, and what has the column --question, is a table."
+        ),
+    ] = AuditFormat.auto
     question: Annotated[str | None, typer.Option(help="Table: column of the questions.")] = None
     answer: Annotated[str | None, typer.Option(help="Table: column of the answers.")] = None
     label: Annotated[str | None, typer.Option(help="Table: column that says whether a question is refused.")] = None

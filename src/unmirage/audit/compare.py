@@ -22,7 +22,10 @@ def compare(source: Source, against: Path, settings: Settings) -> Audit:
     """Audit with the label "is in `source`" against "is in the file `against`", read in the same way."""
     # A source of its own: the frames that `source` keeps must not be shared.
     columns = replace(source.columns, label=None, refusal=())  # its own labels are not looked at
-    other = Source([against], columns, source.format, source.images, source.encoding, source.strict)
+    other = Source(
+        [against], columns, source.format, source.images, source.encoding, source.strict, beside=source.paths
+    )
+    source.beside = [against]
     names = (source.paths[0].name, against.name)
     if names[0] == names[1]:
         names = (str(source.paths[0]), str(against))

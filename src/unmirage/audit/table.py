@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import re
 from collections import Counter
@@ -69,11 +70,17 @@ class Columns:
     weight: str | None = None
     prefix: str = "--"
 
+    def named(self) -> list[str]:
+        """The options that mean something in a table only, as far as they are given."""
+        given = {name: getattr(self, name) for name in ("question", "answer", "label", "image", "id", "refusal")}
+        return [f"{self.prefix}{name}" for name, value in given.items() if value not in (None, ())]
+
 
 @dataclass
 class Source:
     """One or more files as frames; iterate `frames()` as often as needed.
 
+    `beside` are files that another source reads by the same columns, so that these may be meant for them alone.
     `problems` holds the first of each kind of problem, `defects` counts them all; both are complete after the first
     whole pass.
     """
@@ -84,6 +91,7 @@ class Source:
     images: Path | None = None
     encoding: str = "utf-8"
     strict: bool = False
+    beside: Sequence[Path] = ()
     problems: list[Problem] = field(default_factory=list)
     defects: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
@@ -93,6 +101,7 @@ class Source:
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield all rows, at most 16,384 at a time."""
+        self.check_columns()
         if self._state == "cached":
             yield from self._cache
             return
@@ -117,6 +126,22 @@ class Source:
         format = self.format_of(self.paths[file])
         return format == "vlguard" or (format == "table" and self.columns.label is not None)
 
+    def check_columns(self) -> None:
+        """Raise UserError where columns are named that nothing is read by: they must not be passed over in silence."""
+        columns = self.columns
+        if columns.refusal and columns.label is None:
+            raise UserError(
+                f"{columns.prefix}refusal says which values of a column mean refusal; name it with "
+                f"{columns.prefix}label, or leave both out."
+            )
+        formats = [self.format_of(path) for path in (*self.paths, *self.beside)]
+        if (named := columns.named()) and "table" not in formats:
+            hint = ", or give --format table to read it by its columns" if columns.prefix == "--" else ""
+            raise UserError(
+                f"{self.paths[0]} is read as {formats[0]}, which has no columns to name; leave out "
+                f"{', '.join(named)}{hint}."
+            )
+
     def _check_refusals(self) -> None:
         """A value that no row has is a mistake, and would make of its refusals what they are not."""
         lacking = [value for value in self.columns.refusal if _label(value) not in self.seen_labels]
@@ -128,7 +153,11 @@ class Source:
             )
 
     def format_of(self, path: Path) -> str:
-        """The format of one of the files: what was asked for or, with `auto`, what its beginning shows."""
+        """The format of one of the files: what was asked for or, with `auto`, what its beginning shows.
+
+        With `auto` a file that has the named column of questions is a table, whatever else it holds. So is one whose
+        first row is too long to tell: where that is wrong, the reader says that the column is not there.
+        """
         if self.format != "auto":
             return self.format
         if path.suffix.lower() == ".json" and path.is_file():
@@ -136,8 +165,12 @@ class Source:
                 head = file.read(1 << 16)
             for key, name in ((b'"instr-resp"', "vlguard"), (b'"conversations"', "llava")):
                 if key in head:
-                    return name
+                    return "table" if self._may_be_table(head) else name
         return "table"
+
+    def _may_be_table(self, head: bytes) -> bool:
+        name = self.columns.question
+        return name is not None and ((row := _first_row(head)) is None or name in row)
 
     def _read(self, note: bool) -> Iterator[pl.DataFrame]:
         for number, path in enumerate(self.paths):
@@ -361,6 +394,17 @@ class _FileReader:
     def _report(self, problem: Problem) -> None:
         if self.note:
             self.source.report(problem)
+
+
+def _first_row(head: bytes) -> dict[str, Any] | None:
+    """The first row of JSON (a list or an object of rows) that begins so; None where it ends later or is no object."""
+    text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    start = text.find("{", 0 if text.startswith("[") else 1)
+    try:
+        row = json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _framed(rows: Iterable[dict[str, Any]]) -> Iterator[pl.DataFrame]:

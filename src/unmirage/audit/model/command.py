@@ -120,7 +120,10 @@ class Questions:
     """How the questions are read."""
 
     format: Annotated[
-        QuestionFormat, typer.Option(help="auto finds VLGuard's and LLaVA's JSON; all else is a table.")
+        QuestionFormat,
+        typer.Option(
+            help="auto finds VLGuard's and LLaVA's JSON; all else, and what has the column --question, is a table."
+        ),
     ] = QuestionFormat.auto
     question: Annotated[str | None, typer.Option(help="Table: column of the questions.")] = None
     label: Annotated[str | None, typer.Option(help="Table: column that says whether a question is harmful.")] = None
@@ -142,6 +145,7 @@ class Questions:
 
         columns = Columns(self.question, None, self.label, self.image, self.id, tuple(self.refusal or ()))
         source = Source([file], columns, self.format.value, self.images, self.encoding, self.strict)
+        source.check_columns()
         found = source.format_of(file)
         if found != "table":
             return load_queries(file, found, self.images, None, self.strict)
