@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -12,13 +13,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 from typer.testing import CliRunner
 
 from unmirage.audit.model import figures
 from unmirage.audit.model.results import Agreement, ModelAudit, SideBySide, WordPoint
 from unmirage.audit.model.several import over_runs
-from unmirage.audit.model.several_shown import headline
+from unmirage.audit.model.several_shown import headline, print_audits, write_page
 from unmirage.cli import app
 from unmirage.errors import UserError
 
@@ -26,15 +28,15 @@ DATA = {"Share": (100, 1.0, 0.5, 20.0), "What": (100, 0.0, -0.5, -20.0)}
 WORDS = ("Share", "What", "Will", "Tell", "Give")
 
 
-def audit(effects: Mapping[str, float], run: str, **changes: Any) -> ModelAudit:
-    """An audit that found these effects by leaning; what the data hold is `DATA`."""
+def audit(effects: Mapping[str, float], run: str, half: float = 0.1, **changes: Any) -> ModelAudit:
+    """An audit that found these effects by leaning, `half` to each side; what the data hold is `DATA`."""
     points = []
     for word, effect in effects.items():
         n, rate, difference, z = DATA.get(word, (0, None, None, None))
         points.append(
             WordPoint(
                 word=word, position="opening", source="given", metric="leaning", measured="generated", effect=effect,
-                low=effect - 0.1, high=effect + 0.1, data_n=n, data_rate=rate, data_difference=difference, data_z=z,
+                low=effect - half, high=effect + half, data_n=n, data_rate=rate, data_difference=difference, data_z=z,
             )
         )  # fmt: skip
     side = SideBySide(metric="leaning", points=points, n=2, untouched=[word for word in effects if word not in DATA])
@@ -79,16 +81,52 @@ def test_what_all_models_share_is_a_cue_and_what_they_differ_in_is_not() -> None
 
 
 def test_the_sentences_say_what_moves_answers_and_how_near_to_zero_the_rest_is() -> None:
-    moves, rest = headline(over_runs([audit(effects, str(i)) for i, effects in enumerate(RUNS)]))
+    runs = [RUNS[0], {**RUNS[1], "Share": 0.8}, RUNS[2]]
+    moves, rest = headline(over_runs([audit(effects, str(i)) for i, effects in enumerate(runs)]))
     assert "Over 3 models" in moves
-    assert "“Share” (+50) towards refusal and “What” (-43) towards answers: q < 0.05." in moves
+    assert "“Share” (+53) towards refusal and “What” (-43) towards answers: q < 0.05." in moves
     assert rest.startswith("Of 3 words that the data do not tie to refusal, 3 lie within 10 points of zero, 3 have")
 
 
-def test_the_same_effect_in_all_models_needs_no_test() -> None:
-    found = over_runs([audit(RUNS[0], "a"), audit(RUNS[0], "b")])
-    share = next(word for word in found.found[0].words if word.word == "Share")
-    assert (share.p, share.q, share.reading) == (None, None, "refusal cue")
+@pytest.mark.parametrize(
+    ("each", "half", "reading"),
+    [
+        ((0.01, 0.01), 0.1, "no effect"),  # the audits' own intervals, of 10 points to each side, have zero in them
+        ((0.05, 0.05), 0.01, "no effect"),  # told from zero, and yet small
+        ((0.1, 0.1), 0.01, "no effect"),
+        ((0.5, 0.5), 0.1, "refusal cue"),
+        ((0.5, 0.1 + 0.4), 0.1, "refusal cue"),
+        ((0.3, 0.1 + 0.2), 0.1, "refusal cue"),  # the same but for rounding
+        ((-0.5, -0.5), 0.1, "compliance cue"),
+        ((-0.5, -0.5), 0.6, "no effect"),
+    ],
+)
+def test_the_same_effect_in_all_models_is_read_by_their_own_intervals(
+    each: tuple[float, ...], half: float, reading: str
+) -> None:
+    audits = [audit({"Share": effect}, str(i), half=half) for i, effect in enumerate(each)]
+    (share,) = over_runs(audits).found[0].words
+    assert (share.p, share.q, share.reading) == (None, None, reading)
+    assert (share.low, share.high) == pytest.approx((each[0] - half, each[0] + half))
+
+
+def test_the_widest_of_the_intervals_decides() -> None:
+    (share,) = over_runs([audit({"Share": 0.2}, "a"), audit({"Share": 0.2}, "b", half=0.3)]).found[0].words
+    assert (share.low, share.high, share.reading) == (pytest.approx(-0.1), pytest.approx(0.5), "no effect")
+
+
+def test_words_without_a_test_are_named(tmp_path: Path) -> None:
+    found = over_runs([audit(effects, str(i)) for i, effects in enumerate(RUNS)])
+    moves, untested, _ = headline(found)
+    assert moves.endswith("“What” (-43) towards answers: q < 0.05, or the same effect in all models.")
+    assert untested.startswith("Without a test: “Share”. Where all models have the same effect there is no variance")
+    assert untested.endswith("only if that does not hold zero and the effect is more than 10 points.")
+    print_audits(found, Console(file=(printed := io.StringIO()), width=120))
+    assert "Without a test: “Share”." in printed.getvalue()
+    assert "Without a test: “Share”." in write_page(found, tmp_path / "page.html").read_text()
+
+
+def test_no_effect_in_any_model_is_none() -> None:
     none = {"Share": 0.0, "Will": 0.0, "Tell": 0.0}
     assert {word.reading for word in over_runs([audit(none, "a"), audit(none, "b")]).found[0].words} == {"no effect"}
 
@@ -168,6 +206,7 @@ def test_the_command_writes_both_files_and_escapes_what_it_read(tmp_path: Path) 
     parser.feed(page)
     assert "Which words move the refusals of all 3 models?" in parser.text
     assert "<b>Do</b>" in parser.text
+    assert "p and q are left open" in parser.text
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unmirage.audit.model.results import Metric, ModelAudit, Reading, SideBySide, WordPoint
-from unmirage.audit.model.sidebyside import against_untouched
+from unmirage.audit.model.sidebyside import NEAR, against_untouched
 from unmirage.errors import UserError
 from unmirage.stats import benjamini_hochberg, mean_over_seeds
 from unmirage.stats.rates import t_probability
 
 FILE = "audit_model.json"
 SIGNIFICANT = 0.05
+SAME = 1e-9
+"""Effects that lie nearer together are the same but for rounding: rates over a few hundred questions differ by more."""
 
 Zero = Literal["untouched", "controls"]
 
@@ -25,7 +27,8 @@ class WordOverRuns(WordPoint):
     """One word over all models. effect, low, high: mean over them, and Student's t interval of it.
 
     each: the effect in each model, in their order. p: of Student's t test that the mean is 0; None where all models
-    have the same effect. q: p after Benjamini-Hochberg over the words. untouched: the data do not tie it to refusal.
+    have the same effect: low and high then reach over the intervals of the single audits. q: p after
+    Benjamini-Hochberg over the words. untouched: the data do not tie it to refusal.
     """
 
     each: list[float]
@@ -141,17 +144,20 @@ def _over(audits: Sequence[ModelAudit], metric: Metric, zero: Zero) -> OverRuns:
 def _word(points: Sequence[WordPoint], untouched: bool) -> WordOverRuns:
     each = [point.effect for point in points]
     mean = mean_over_seeds(each)
-    known = points[0].model_dump() | {"effect": mean.value, "low": mean.low, "high": mean.high}
-    return WordOverRuns(**known, each=each, untouched=untouched, p=_p(each))
+    p, low, high = _p(each), mean.low, mean.high
+    if p is None:  # without variance Student's interval has no width, as if a few questions told everything
+        low, high = min(point.low for point in points), max(point.high for point in points)
+    known = points[0].model_dump() | {"effect": mean.value, "low": low, "high": high}
+    return WordOverRuns(**known, each=each, untouched=untouched, p=p)
 
 
 def _p(values: Sequence[float]) -> float | None:
     """Two-sided p of Student's one-sample t test; None where the values do not differ, for there is no t then."""
+    if max(values) - min(values) <= SAME:
+        return None
     mean = mean_over_seeds(values)
     n = len(values)
     variance = math.fsum((value - mean.value) ** 2 for value in values) / (n - 1)
-    if variance == 0:
-        return None
     t = abs(mean.value) / math.sqrt(variance / n)
     return max(0.0, 1 - t_probability(math.atan(t / math.sqrt(n - 1)), n - 1))
 
@@ -160,12 +166,14 @@ def _corrected(words: Sequence[WordOverRuns]) -> list[WordOverRuns]:
     """With q values and what follows from them, from the word that does most for refusal down."""
     tested = [word for word in words if word.p is not None]
     qs = dict(zip([word.word for word in tested], benjamini_hochberg([word.p or 0.0 for word in tested]), strict=True))
-    found = [word.model_copy(update={"q": qs.get(word.word), "reading": _reading(word, qs)}) for word in words]
+    found = [word.model_copy(update={"q": (q := qs.get(word.word)), "reading": _reading(word, q)}) for word in words]
     return sorted(found, key=lambda word: -word.effect)
 
 
-def _reading(word: WordOverRuns, qs: dict[str, float]) -> Reading:
-    if word.effect == 0 or qs.get(word.word, 0.0) >= SIGNIFICANT:
+def _reading(word: WordOverRuns, q: float | None) -> Reading:
+    """By q or, for a word without a test, by the intervals of all audits and a size that is worth naming."""
+    by_intervals = abs(word.effect) - NEAR > SAME and not word.low <= 0 <= word.high
+    if not (by_intervals if q is None else q < SIGNIFICANT):
         return "no effect"
     return "refusal cue" if word.effect > 0 else "compliance cue"
 

@@ -23,16 +23,30 @@ ZEROS: dict[Zero, str] = {
     "untouched": "the mean of the other words that the data do not tie to refusal",
     "controls": "neutral and random words",
 }
+UNTESTED = (
+    "Where all models have the same effect there is no variance and so no t test: p and q are left open, the interval "
+    "reaches over those of the single audits, and the word counts as a cue only if that does not hold zero and the "
+    f"effect is more than {100 * NEAR:.0f} points."
+)
 
 
 def headline(audits: ModelAudits) -> list[str]:
     """What the data's words do in all models, and how near to nothing the others are; by the first of the figures."""
     found = audits.found[0]
     refuse, comply = _named(found.words, "refusal cue"), _named(found.words, "compliance cue")
+    untested = any(word.q is None and word.reading != "no effect" for word in found.words)
+    by = "q < 0.05, or the same effect in all models" if untested else "q < 0.05"
     does = [*([f"{refuse} towards refusal"] if refuse else []), *([f"{comply} towards answers"] if comply else [])]
     start = f"Over {len(audits.models)} models, against {ZEROS[found.zero]}, "
-    moved = f"{' and '.join(does)}: q < 0.05." if does else "no word has an effect that is told from none (q < 0.05)."
-    return [f"{start}{'these words move answers: ' if does else ''}{moved}", *filter(None, [untouched_sentence(found)])]
+    moved = f"{' and '.join(does)}: {by}." if does else "no word has an effect that is told from none (q < 0.05)."
+    sentences = [untested_sentence(found), untouched_sentence(found)]
+    return [f"{start}{'these words move answers: ' if does else ''}{moved}", *filter(None, sentences)]
+
+
+def untested_sentence(found: OverRuns) -> str:
+    """Which words have the same effect in all models, and how they are read without a test; empty where none has."""
+    same = [f"“{word.word}”" for word in found.words if word.p is None]
+    return f"Without a test: {listing(same)}. {UNTESTED}" if same else ""
 
 
 def _named(words: Sequence[WordOverRuns], reading: str) -> str:
@@ -92,7 +106,12 @@ def write_page(audits: ModelAudits, path: Path) -> Path:
     environment.filters.update({name: getattr(wording, name) for name in ("points", "points_interval", "printable")})
     shown = [(METRICS[one.metric], ZEROS[one.zero], one, figures.scatter(one.picture())) for one in audits.found]
     page = environment.get_template("audit_models.html.j2").render(
-        audits=audits, headline=headline(audits), shown=shown, untouched=untouched_sentence, style=Markup(_style())
+        audits=audits,
+        headline=headline(audits),
+        shown=shown,
+        untouched=untouched_sentence,
+        untested=UNTESTED,
+        style=Markup(_style()),
     )
     return write_text(path, page)
 
