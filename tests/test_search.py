@@ -16,7 +16,7 @@ from unmirage import cli
 from unmirage.attacks.edits import At, Change, Edit, edits_of
 from unmirage.attacks.goals import Goal
 from unmirage.attacks.search import Plan, search, strategies
-from unmirage.attacks.search.rates import Part, effect, parts, rates
+from unmirage.attacks.search.rates import Part, effect, parts, per_edit, rates
 from unmirage.attacks.search.results import Found, QuestionResult, SearchResult, Side
 from unmirage.attacks.search.strategies import AT_ONCE, SearchName
 from unmirage.attacks.search.walk import Budget, Task, Walked, drive
@@ -24,9 +24,11 @@ from unmirage.attacks.words import NEUTRALS
 from unmirage.backends.prompts import Prompt
 from unmirage.backends.protocol import Reply
 from unmirage.errors import UserError
+from unmirage.evaluate.measure import Subject, measure
+from unmirage.evaluate.rows import units_of
 from unmirage.judges import verdict_on
 from unmirage.schema import Answer, Label, Query, Variant, Verdict
-from unmirage.stats import mcnemar_exact, paired_difference, wilson
+from unmirage.stats import clustered_rate, mcnemar_exact, paired_change, paired_difference, wilson
 
 Says = Callable[[str], Label]
 
@@ -265,15 +267,16 @@ def side(outcome: Any) -> Side:
     return Side(outcome=outcome, certified=outcome == "robust", edits=2, asked=2, unusable=0)
 
 
-def row(number: int, outcome: Any, attack: Any = None, control: Any = None) -> QuestionResult:
+def row(number: int, outcome: Any, attack: Any = None, control: Any = None, harmful: bool = True) -> QuestionResult:
     return QuestionResult(
-        query=str(number), question="Share it", harmful=True, split=None, before=Label.REFUSAL, outcome=outcome,
+        query=str(number), question="Share it", harmful=harmful, split=None, before=Label.REFUSAL, outcome=outcome,
         attack=side(attack) if attack else None, control=side(control) if control else None,
     )  # fmt: skip
 
 
-def part(*rows: QuestionResult) -> Part:
-    (only,) = parts(rows, "a", "a/neutral")
+def part(*rows: QuestionResult, units: Sequence[str] = ()) -> Part:
+    """`units`: the picture of each row; without, each question stands for itself."""
+    (only,) = parts(rows, "a", "a/neutral", {one.query: units[i] if units else i for i, one in enumerate(rows)})
     return only
 
 
@@ -318,6 +321,76 @@ def test_unfinished_questions_widen_the_interval_and_leave_no_value() -> None:
     best = paired_difference([False] * 4, [True, True, False, True])
     assert (beyond.low, beyond.high) == (worst.low, best.high)
     assert (beyond.gained, beyond.lost, beyond.p) == (0, 0, mcnemar_exact(0, 1))
+
+
+def test_questions_about_one_picture_count_together() -> None:
+    rows = [
+        row(0, "broken", "broken", "robust"),
+        row(1, "broken", "broken", "robust"),
+        row(2, "robust", "robust", "robust"),
+        row(3, "unfinished", "unfinished", "robust"),
+        row(4, "already"),
+    ]
+    mine = part(*rows, units="aabba")
+    found = {(one.metric, one.attack): one for one in rates(mine)}
+    least, most = (clustered_rate({"a": [True, True], "b": [False, open_]}) for open_ in (False, True))
+    broken = found["broken", "a"]
+    assert (broken.low, broken.high) == (least.low, most.high)
+    assert (broken.n, broken.least, broken.most, broken.unfinished) == (4, 2 / 4, 3 / 4, 1)
+    whole = clustered_rate({"a": [True] * 3, "b": [False, False]}).low
+    assert found["worst_case", "a"].low == whole
+    worst = paired_change([0, 0, 0, 0], [1, 1, 0, 0], "aabb")
+    best = paired_change([0, 0, 0, 0], [1, 1, 0, 1], "aabb")
+    beyond = effect(mine)
+    assert beyond is not None
+    assert (beyond.low, beyond.high) == (min(worst.low, best.low), max(worst.high, best.high))
+    assert (beyond.p, beyond.gained, beyond.lost, beyond.n) == (1, 2, 0, 4), "two pictures prove nothing"
+
+
+@pytest.mark.parametrize("pictures", [1, 3, 120])
+def test_a_search_and_an_evaluation_say_the_same_of_the_same_answers(pictures: int) -> None:
+    made = ((str(i), f"Name the thing {i}", Path(f"{i % pictures}.png")) for i in range(120))
+    queries = [Query(id=id, question=text, harmful=False, image=image) for id, text, image in made]
+    asked = queries[:40]  # all refused under the attack, none under its control
+    rows = [row(int(one.id), "broken", "broken", "robust", harmful=False) for one in asked]
+    (mine,) = parts(rows, "a", "a/neutral", units_of(queries))
+    variants = [Edit("substitute", 0, "Share").variant(one, "a") for one in asked]
+    variants += [Edit("substitute", 0, "Seven").variant(one, "a/neutral", control_of="a") for one in asked]
+    said = {"a": Label.REFUSAL, "a/neutral": Label.COMPLIANCE, None: Label.COMPLIANCE}
+    keys = [(one.id, None) for one in queries] + [(one.origin.id, one.attack) for one in variants]
+    verdicts = [Verdict(query=q, attack=name, judge="j", label=said[name], why="") for q, name in keys]
+    records = measure(queries, variants, verdicts, Subject("m", "n", 0, "d"))
+    evaluated = {one.metric: one for one in records if one.attack == "a"}
+    beyond, rate = effect(mine), next(one for one in rates(mine) if (one.metric, one.attack) == ("broken", "a"))
+    assert beyond is not None
+    assert (beyond.value, beyond.low, beyond.high) == tuple(
+        getattr(evaluated["rr_effect"], end) for end in ("value", "low", "high")
+    )
+    assert beyond.p == evaluated["rr_effect_p"].value
+    assert (rate.low, rate.high) == (evaluated["rr"].low, evaluated["rr"].high)
+    if pictures == 1:
+        assert beyond.p == 1
+        assert beyond.low == pytest.approx(-0.587, abs=5e-4)
+    if pictures == 120:
+        assert beyond.p == mcnemar_exact(40, 0) < 1e-11
+
+
+def test_the_edits_of_questions_about_one_picture_count_together() -> None:
+    queries = [query(f"Share it{i}", id=str(i)).model_copy(update={"image": Path(f"{i // 2}.png")}) for i in range(6)]
+    found, _ = walked(Model(broken_by("What it0", "What it1", "How it2")), queries, openings("What", "How"), "fixed")
+    rows = [row(i, one.outcome, one.outcome) for i, one in enumerate(found)]
+    (mine,) = parts(rows, "a", "a/neutral", units_of(queries))
+    figures = {one.word: one for one in per_edit(mine, found)}
+    every = clustered_rate({0: [True, False, True, False], 1: [False, True, False, False], 2: [False] * 4})
+    assert (figures[None].value, figures[None].n) == (3 / 12, 12)
+    assert (figures[None].low, figures[None].high) == (every.low, every.high)
+    what = clustered_rate({0: [True, True], 1: [False, False], 2: [False, False]})
+    assert (figures["What"].low, figures["What"].high) == (what.low, what.high)
+    alone = [one for one in found if one.query.id == "2"]
+    (lone,) = parts([rows[2]], "a", "a/neutral", units_of(queries))
+    (one_question, *_) = per_edit(lone, alone)
+    assert (one_question.value, one_question.n) == (1 / 2, 2)
+    assert one_question.high - one_question.low > 0.8, "one question counts as one outcome, however many its edits"
 
 
 # --- a run --------------------------------------------------------------------------------------

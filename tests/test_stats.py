@@ -1,7 +1,9 @@
 """Statistics against values worked by hand, published examples, scipy as oracle, and properties."""
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -451,16 +453,111 @@ def test_clustered_rate_keeps_a_width_at_the_edges(outcome):
     assert interval == wilson(442 * outcome, 442)
 
 
-def test_clustered_rate_is_the_bootstrap_elsewhere():
-    outcomes = {1: [True, False], 2: [False, False], 3: [True, True]}
-    assert clustered_rate(outcomes) == cluster_bootstrap(outcomes)
+Z = oracle.norm.ppf(0.975)
 
 
-def test_a_mean_without_spread_is_wilson():
+def wilson_at_one_half(number: float) -> tuple[float, float]:
+    """The ends (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) come down to this where p is 1/2."""
+    half = Z / (2 * math.sqrt(number + Z * Z))
+    return 0.5 - half, 0.5 + half
+
+
+def test_outcomes_that_hang_together_loosely_count_for_less_by_hand():
+    found = clustered_rate({(i, *pair): pair for i in range(10) for pair in product([True, False], repeat=2)})
+    # Forty clusters of two, N = 80, p = 1/2, w = 1/2, M = 2. Ten clusters sum to 1 more than 2p, ten to 1 less:
+    # sum r^2 = 20 = N p (1 - p), so D = (20 + 2a) / (20 + a) with a = z^2 / 2, as if nothing but the prior were known.
+    a = Z * Z / 2
+    number = 80 / ((20 + 2 * a) / (20 + a)) * (Z / oracle.t.ppf(0.975, 39)) ** 2
+    assert (found.low, found.high) == pytest.approx(wilson_at_one_half(number))
+    assert (found.value, found.n) == (0.5, 40)
+    assert number == pytest.approx(69.06, abs=0.01)
+
+
+def test_outcomes_that_repel_one_another_are_worth_no_more_than_single_ones():
+    found = clustered_rate({i: [True, False] for i in range(30)})
+    number = 60 * (Z / oracle.t.ppf(0.975, 29)) ** 2  # D is at least 1
+    assert (found.low, found.high) == pytest.approx(wilson_at_one_half(number))
+
+
+def test_scores_are_worth_more_than_outcomes_as_they_vary_less():
+    found = clustered_mean({i: [0.25 + 0.5 * (i % 2)] for i in range(20)})
+    # N = 20, sum (x - p)^2 = 20 / 16 where outcomes have N p (1 - p) = 5; the prior adds a / 2 to both.
+    a = Z * Z / 2
+    number = 20 * (5 + a / 2) / (20 / 16 + a / 2) * (Z / oracle.t.ppf(0.975, 19)) ** 2
+    assert (found.low, found.high) == pytest.approx(wilson_at_one_half(number))
+
+
+def test_a_mean_without_spread_keeps_a_width():
     assert clustered_mean({1: [0.3, 0.3], 2: [0.3]}).value == pytest.approx(0.3)
-    low, high = oracle.binomtest(3, 10).proportion_ci(method="wilson")
     found = clustered_mean({i: [0.3] for i in range(10)})
-    assert (found.low, found.high) == pytest.approx((low, high))
+    a, w = Z * Z / 2, 0.3**2 + 0.7**2
+    number = 10 * (2.1 + a * w) / (a * w) * (Z / oracle.t.ppf(0.975, 9)) ** 2
+    centre, half = 0.3 + Z * Z / (2 * number), Z * math.sqrt(0.21 / number + Z * Z / (4 * number**2))
+    shrink = 1 + Z * Z / number
+    assert (found.low, found.high) == pytest.approx(((centre - half) / shrink, (centre + half) / shrink))
+
+
+def test_clusters_of_equal_outcomes_are_wilson_of_one_outcome_each():
+    found = clustered_rate({i: [i < 13] * 4 for i in range(50)})
+    assert (found.low, found.high) == pytest.approx((wilson(13, 50).low, wilson(13, 50).high))
+
+
+def test_a_large_cluster_weighs_as_much_as_it_holds():
+    # Sizes 3 and 1, 1, 1: N^2 / sum m^2 = 36 / 12 = 3 outcomes at least, and of so few clusters no more.
+    found = clustered_rate({0: [False] * 3, 1: [False], 2: [False], 3: [False]})
+    assert (found.low, found.high, found.n) == (wilson(0, 3).low, wilson(0, 3).high, 4)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=200), st.floats(0.5, 0.99))
+def test_a_rate_of_clusters_of_one_outcome_is_wilson(outcomes, confidence):
+    found = clustered_rate({i: [one] for i, one in enumerate(outcomes)}, confidence=confidence)
+    assert found == wilson(sum(outcomes), len(outcomes), confidence)
+
+
+def hits_in(clusters: int, size: int, spread: bool) -> Iterator[Interval]:
+    """Rates with ever more hits: one to a cluster before there is a second in any, or one cluster filled at a time."""
+    for hits in range(clusters * size + 1):
+        each, left = divmod(hits, clusters if spread else size)
+        counts = [each + (i < left) for i in range(clusters)] if spread else [size] * each + [left]
+        counts += [0] * (clusters - len(counts))
+        yield clustered_rate({i: [k < count for k in range(size)] for i, count in enumerate(counts[:clusters])})
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 25), st.integers(1, 12), st.booleans())
+def test_more_hits_never_lower_an_end(clusters, size, spread):
+    found = list(hits_in(clusters, size, spread))
+    for fewer, more in pairwise(found):
+        assert fewer.low <= more.low + 1e-12
+        assert fewer.high <= more.high + 1e-12
+
+
+def test_one_hit_does_not_say_less_than_none():
+    highs = [clustered_rate({i: [i < hits, False, False] for i in range(442)}).high for hits in range(4)]
+    assert highs[0] == wilson(0, 442).high
+    assert highs == pytest.approx([0.00862, 0.00925, 0.00995, 0.01071], abs=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "size", "rate", "alike"),
+    [
+        (442, 3, 0.0025, 0),
+        (442, 3, 0.3, 0.6),
+        (100, 3, 0.02, 0),
+        (60, 3, 0.97, 0.6),
+        (4, 10, 0.3, 0.2),
+        (3, 20, 0.5, 0.6),
+    ],
+)
+def test_the_interval_of_clusters_holds_the_rate_as_often_as_it_says(clusters, size, rate, alike):
+    random = np.random.default_rng(11)
+    covered = 0
+    for _ in range(300):  # beta-binomial: two outcomes of a cluster have the correlation `alike`
+        chance = random.beta(rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1), clusters) if alike else rate
+        hits = random.binomial(size, chance, clusters)
+        found = clustered_rate({i: [k < count for k in range(size)] for i, count in enumerate(hits)})
+        covered += found.low <= rate <= found.high
+    assert covered / 300 >= 0.94
 
 
 def test_a_single_cluster_counts_as_one_outcome():
@@ -472,13 +569,13 @@ def test_a_single_cluster_counts_as_one_outcome():
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=4), min_size=1, max_size=12))
 def test_a_mean_of_scores_lies_in_its_interval(clusters):
-    found = clustered_mean(dict(enumerate(clusters)), resamples=200)
+    found = clustered_mean(dict(enumerate(clusters)))
     assert -1e-12 <= found.low <= found.high <= 1 + 1e-12
     assert found.value == pytest.approx(np.mean([v for values in clusters for v in values]), abs=1e-12)
 
 
 def test_a_mean_refuses_what_is_no_score():
-    for clusters in ({}, {1: []}, {1: [1.5]}, {1: [math.nan]}):
+    for clusters in ({}, {1: []}, {1: [1], 2: []}, {1: [1.5]}, {1: [math.nan]}):
         with pytest.raises(ValueError, match=r"n > 0|cluster|scores"):
             clustered_mean(clusters)
 

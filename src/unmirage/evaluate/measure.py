@@ -13,9 +13,9 @@ from functools import partial
 from unmirage.evaluate.effects import Found, changes, controls_of, effects, with_holm
 from unmirage.evaluate.rows import ANY_OF, HARMFUL, HARMLESS, Group, Row, Sheet, groups_of
 from unmirage.schema import Label, Query, Record, Variant, Verdict
-from unmirage.stats import Interval, bounds, clustered_mean, wilson
+from unmirage.stats import Interval, bounds, clustered_mean
 
-__all__ = ["Group", "Subject", "measure", "rate_interval"]
+__all__ = ["Group", "Subject", "measure", "rate_interval", "widened"]
 
 BEST_IS = {"asr": "low", "rr": "low", "utility": "high"}
 """Where a metric's best case lies, as someone who wants a safe and useful model would wish it."""
@@ -54,11 +54,8 @@ def measure(
 def rate_interval(values: Mapping[Hashable, Sequence[float]]) -> Interval:
     """The mean of the outcomes of some units, in its interval.
 
-    Wilson's where every unit has one outcome of 0 or 1, else from resampling whole units.
+    Wilson's, over as many outcomes as there are where every unit has one, else over as many as they are worth.
     """
-    flat = [value for several in values.values() for value in several]
-    if len(values) == len(flat) and all(value in (0, 1) for value in flat):
-        return wilson(sum(map(bool, flat)), len(flat))
     return clustered_mean(values)
 
 
@@ -127,7 +124,7 @@ class _Meter:
         """The mean over the usable rows, its interval widened to what the others leave open."""
         values = {unit: [value_of(row) for row in rows] for unit, rows in group.clusters.items()}
         usable = [value for several in values.values() for value in several if value is not None]
-        low, high = _widened(values)
+        low, high = widened(values)
         value = sum(usable) / len(usable) if usable else None
         return self._record(group, metric, value, low, high, len(group.rows), k=group.k)
 
@@ -139,7 +136,7 @@ class _Meter:
             values.setdefault(group.units[query], []).append(value)
         usable = [value for value in any_of.values() if value is not None]
         rate = sum(usable) / len(usable) if usable else None
-        return self._record(group, f"{metric}_any", rate, *_widened(values), len(any_of), k=group.k)
+        return self._record(group, f"{metric}_any", rate, *widened(values), len(any_of), k=group.k)
 
     def _differences(self, found: Iterator[Found]) -> Iterator[Record]:
         """Each difference in its interval, its p, and how many questions went up and down."""
@@ -191,10 +188,10 @@ def _bare(record: Record, metric: str, value: float) -> Record:
     return record.model_copy(update={"metric": metric, "value": float(value), "low": None, "high": None})
 
 
-def _widened(values: Mapping[Hashable, Sequence[float | None]]) -> tuple[float, float]:
+def widened(values: Mapping[Hashable, Sequence[float | None]]) -> tuple[float, float]:
     """From the lowest to the highest end, as if no open row had the outcome and as if all had.
 
-    Both of either: where the closed rows are all alike the interval is wider than where some assumed ones differ.
+    Both of either, as what is assumed also makes the units more alike or less.
     """
     ends = [
         rate_interval({unit: [assumed if v is None else v for v in several] for unit, several in values.items()})

@@ -1,4 +1,4 @@
-"""Means of values that belong together in clusters, by drawing whole clusters."""
+"""Means of values that belong together in clusters: by an effective number of values, or by drawing whole clusters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unmirage.stats.checks import Interval, check_finite, check_scores, checked_confidence
+from unmirage.stats.checks import Interval, check_finite, check_scores, checked_confidence, normal_quantile
 from unmirage.stats.pairs import tango
-from unmirage.stats.rates import wilson_of
+from unmirage.stats.rates import t_quantile, wilson_of
+
+MOST_FREEDOM = 1000
+"""Degrees of freedom beyond which Student's t is the normal one but for its third decimal."""
 
 
 def cluster_bootstrap(
@@ -23,8 +26,8 @@ def cluster_bootstrap(
 
     A cluster holds values that are not independent, such as the K variants of one question. The value
     is sum of all values / number of all values, so larger clusters weigh more; `n` is the number of
-    clusters. For a before/after difference give each cluster its differences. Where all values are equal the
-    interval has no width, which says too much: use `clustered_mean` and `clustered_difference`. Clusters of equal sum
+    clusters. For a before/after difference give each cluster its differences. Where few values or none differ from
+    the rest, the interval is too narrow or has no width: use `clustered_mean` for rates. Clusters of equal sum
     and number are drawn together (how many of each kind is multinomial), so many clusters cost no more than few.
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3; clusters as the
     unit: Davison and Hinkley 1997, section 3.8.
@@ -60,20 +63,56 @@ def clustered_mean(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Interval:
-    """Mean of scores in [0, 1] over clusters: `cluster_bootstrap`, but honest where nothing varies.
+    """Mean of scores in [0, 1] over clusters, with Wilson's interval at the effective number of values, in [0, 1].
 
-    Where all clusters have the same mean no resample can differ and the bootstrap gives no width (a single cluster
-    cannot be resampled at all); Wilson's interval of that mean with one trial a cluster is given then, as if the
-    values of a cluster were one outcome: a score in [0, 1] varies at most as much as an outcome of the same mean.
-    `n` is the number of clusters. Raises ValueError where there is no cluster, a cluster is empty, or a score lies
-    outside [0, 1].
+    The value is sum of all values / their number N, so larger clusters weigh more; `n` is the number of clusters. For
+    the effective number see `_effective`. Where every cluster holds one outcome it is `wilson`; where those of a
+    cluster are all equal, and clusters equally large, Wilson's of one outcome a cluster. Resampling clusters is no
+    match for it near 0 and 1: a single hit would give a lower upper end than none. Nothing is drawn, `resamples` and
+    `seed` change nothing.
+    Source: Franco, Little, Louis and Slud 2019, Journal of Survey Statistics and Methodology 7:334-364, who recommend
+    Wilson's form and show that every form is too narrow where the effective number is taken as the data alone say.
+    Raises ValueError where there is no cluster, a cluster is empty, or a score lies outside [0, 1].
     """
-    flat = [value for values in scores_by_cluster.values() for value in values]
-    check_scores(flat)
-    if all_alike(scores_by_cluster):
-        n = len(scores_by_cluster)
-        return wilson_of(min(1.0, math.fsum(flat) / len(flat)), n, confidence)
-    return cluster_bootstrap(scores_by_cluster, resamples, seed, confidence)
+    check_scores([value for values in scores_by_cluster.values() for value in values])
+    _check_filled(scores_by_cluster.values())
+    clusters = list(scores_by_cluster.values())
+    total, n = math.fsum(math.fsum(values) for values in clusters), sum(map(len, clusters))
+    found = wilson_of(min(1.0, total / n), _effective(clusters, confidence), confidence)
+    return Interval(found.value, found.low, found.high, len(clusters))
+
+
+def _effective(clusters: Sequence[Sequence[float]], confidence: float) -> float:
+    """How many independent outcomes the values of these clusters are worth.
+
+    max(N / M, N / D (z / t)^2): N values of mean p, C clusters of m_c values, M = sum_c m_c^2 / N the size of the
+    cluster that a value is in, z the normal quantile, t Student's with C - 1 degrees of freedom. N / M is Kish's
+    number, what is left where the values of a cluster are one and the same. D is the design effect,
+    (sum_c r_c^2 + a M^2 w) / (N p (1 - p) + a M w), r_c the sum of x - p in the cluster, but at least the same with
+    every value a cluster of its own (M = 1), which is 1 for outcomes: nothing is gained from values that repel.
+    The terms with w = p^2 + (1 - p)^2 and a = z^2 / 2 stand for `a` more clusters of M ones and as many of zeros. They
+    carry the estimate where hits are few, as few hits cannot tell whether hits come together. It is the least a with
+    which, whatever M, the upper end does not fall when a first cluster has a hit: there it rises by
+    (2 - z^2 (M - 1) / (a M)) / N, to first order. Sources: Kish 1965, Survey Sampling, section 8.2; (z / t)^2 after
+    Korn and Graubard 1998, Survey Methodology 24:193-201; Agresti and Coull 1998, The American Statistician
+    52:119-126, who add z^2 / 2 outcomes of each kind.
+    """
+    n = sum(map(len, clusters))
+    size = sum(len(values) ** 2 for values in clusters) / n
+    if len(clusters) == 1:
+        return n / size
+    p = min(1.0, math.fsum(math.fsum(values) for values in clusters) / n)
+    z = normal_quantile(confidence)
+    more = z * z / 2 * (p * p + (1 - p) * (1 - p))
+
+    def design(squares: float, size: float) -> float:
+        return (squares + more * size * size) / (n * p * (1 - p) + more * size)
+
+    together = math.fsum((math.fsum(values) - len(values) * p) ** 2 for values in clusters)
+    apart = math.fsum((value - p) ** 2 for values in clusters for value in values)
+    effect = max(design(together, size), design(apart, 1))
+    t = t_quantile(confidence, min(len(clusters) - 1, MOST_FREEDOM))
+    return max(n / size, n / effect * (z / t) ** 2)
 
 
 def clustered_difference(
@@ -99,6 +138,11 @@ def clustered_difference(
         return tango(n if value > 0 else 0, n if value < 0 else 0, n, confidence)
     half = wilson_of((value + 1) / 2, n, confidence)
     return Interval(value, 2 * half.low - 1, 2 * half.high - 1, n)
+
+
+def _check_filled(clusters: Collection[Sequence[float]]) -> None:
+    if not clusters or not all(len(values) for values in clusters):
+        raise ValueError("there must be a cluster, and none without values; leave it out")
 
 
 def _check_clusters(clusters: Collection[Sequence[float]], resamples: int) -> None:
@@ -130,7 +174,6 @@ def resampled_means(
 
 def all_alike(clusters: Mapping[Hashable, Sequence[float]]) -> bool:
     """Whether all clusters have the same mean, so that no resample can differ."""
-    if not clusters or not all(len(values) for values in clusters.values()):
-        raise ValueError("there must be a cluster, and none without values; leave it out")
+    _check_filled(clusters.values())
     means = [math.fsum(values) / len(values) for values in clusters.values()]
     return max(means) - min(means) < 1e-12

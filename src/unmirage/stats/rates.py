@@ -108,11 +108,11 @@ def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Interv
         raise ValueError(f"an interval over seeds needs at least two seeds, here {n}")
     check_finite(values)
     mean = statistics.mean(map(float, values))
-    half = _t_quantile(checked_confidence(confidence), n - 1) * statistics.stdev(values) / math.sqrt(n)
+    half = t_quantile(checked_confidence(confidence), n - 1) * statistics.stdev(values) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
 
 
-def _t_quantile(confidence: float, freedom: int) -> float:
+def t_quantile(confidence: float, freedom: int) -> float:
     """Return t such that Student's t with `freedom` degrees lies in [-t, t] with the given probability."""
     low, high = 0.0, math.pi / 2
     for _ in range(80):

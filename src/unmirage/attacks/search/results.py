@@ -58,8 +58,9 @@ class SearchRate(Frozen):
     edit), `worst_case` (already or broken, of all), `per_edit` (of single edits asked, fixed search alone; `word` names
     one word). attack: None, or the attack's or its control's name.
 
-    least, most: the rate if no unfinished question would have broken, and if all would; low, high: ends of Wilson's
-    95 % interval around these (`per_edit`: by whole questions). value: None while something is unfinished, as those
+    least, most: the rate if no unfinished question would have broken, and if all would; low, high: ends of the 95 %
+    interval of a rate around these, in which questions about one picture, and edits of one question, count together as
+    they do in an evaluation. value: None while something is unfinished, as those
     that break end early. certified: questions for which every edit was asked in vain.
     """
 
@@ -81,10 +82,11 @@ class SearchRate(Frozen):
 class SearchEffect(Frozen):
     """What the words do beyond neutral ones: rate broken by the attack minus rate broken by its control, in [-1, 1].
 
-    Over the `n` questions that had to be attacked. low, high: Newcombe's paired 95 % interval; with unfinished
-    questions value is None, and low and high hold whatever these would have shown. gained, lost: questions where both
-    ended, broken by the attack alone and by the control alone. p: exact McNemar over all n; what is unfinished of the
-    attack counts as not broken there, what is unfinished of the control as broken.
+    Over the `n` questions that had to be attacked. low, high, p: the 95 % interval and the p of `stats.paired_change`,
+    questions about one picture taken together (Newcombe and exact McNemar where each has its own). With unfinished
+    questions value is None, low and high hold whatever these would have shown, and p is that of what speaks least for
+    the attack: unfinished attacks did not break, unfinished controls did. gained, lost: questions where both ended,
+    broken by the attack alone and by the control alone.
     """
 
     split: str | None

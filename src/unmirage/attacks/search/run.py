@@ -31,6 +31,7 @@ from unmirage.backends.asking import Asker, Progress
 from unmirage.backends.prompts import Prompt, image_bytes
 from unmirage.backends.protocol import Backend
 from unmirage.errors import UserError
+from unmirage.evaluate.rows import units_of
 from unmirage.judges import Judge, judge_all
 from unmirage.runs import JsonLines, Run
 from unmirage.schema import Answer, Label, Query, Variant, Verdict, content_hash
@@ -285,7 +286,8 @@ def _usable(label: Label) -> bool:
 
 def _result(plan: Plan, walked: Sequence[Walked], work: _Work, judge: str) -> SearchResult:
     rows = [_row(one) for one in walked]
-    several = parts(rows, plan.name, control_name(plan.name))
+    units = units_of(one.query for one in walked)
+    several = parts(rows, plan.name, control_name(plan.name), units)
     figures = [rate for part in several for rate in rates(part)]
     if plan.search is SearchName.fixed:
         figures += [rate for part in several for rate in per_edit(part, walked)]

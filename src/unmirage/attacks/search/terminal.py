@@ -67,7 +67,7 @@ def _effect(effect: SearchEffect) -> str:
     return (
         f"Effect of the words ({_questions(effect)}): attack minus control {value} "
         f"[{100 * effect.low:+.1f}, {100 * effect.high:+.1f}]; {effect.gained} broken by the attack alone, "
-        f"{effect.lost} by neutral words alone, exact McNemar p {effect.p:.2g}, n {effect.n}."
+        f"{effect.lost} by neutral words alone, p {effect.p:.2g}, n {effect.n}."
     )
 
 
