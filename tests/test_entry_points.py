@@ -20,6 +20,8 @@ from unmirage.align.objectives import OBJECTIVES, find, load_installed
 from unmirage.align.objectives.npo import npo
 from unmirage.align.signals import answer_log_probs
 from unmirage.errors import UserError
+from unmirage.recipes.config import Recipe
+from unmirage.recipes.planning import steps_of
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "new-objective.md"
 
@@ -90,6 +92,17 @@ def test_it_is_listed_with_ours(install: Install) -> None:
     shown = CliRunner().invoke(app, ["methods"])
     assert shown.exit_code == 0
     assert "likely" in shown.stdout.rpartition("Objectives")[2]
+
+
+def test_its_version_decides_what_a_recipe_trains_anew(install: Install) -> None:
+    install("acme-likely", "likely", SUM_OF_LOGS.format(name="likely"))
+    model = {"method": "npo", "data": "d", "settings": {"forget": "likely"}}
+    data = {"d": {"file": "unlearn.json", "world": "w"}}
+    recipe = Recipe.model_validate(
+        {"schema": 1, "name": "x", "worlds": {"w": {}}, "data": data, "models": {"m": model}}
+    )
+    (trained,) = (step for step in steps_of(recipe) if step.kind == "align")
+    assert trained.config["versions"] == {"likely": "acme-likely 1.0"}
 
 
 def test_one_module_is_imported_once(install: Install) -> None:

@@ -10,19 +10,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from judge_models import build_classifier
 from PIL import Image
 from typer.testing import CliRunner
 
+from unmirage.align.methods import METHODS
 from unmirage.cli import app
 from unmirage.errors import UserError
+from unmirage.judges.rules import rules_judge
+from unmirage.judges.truth import RULE
 from unmirage.recipes.config import Recipe
 from unmirage.recipes.graph import fingerprint, planned
-from unmirage.recipes.judging import judge_files
+from unmirage.recipes.judging import identity, truth_files
 from unmirage.recipes.planning import steps_of
 from unmirage.recipes.reading import read_recipe, shipped
 from unmirage.recipes.run import check, job_of, run_recipe
@@ -305,13 +310,67 @@ def test_a_folder_counts_by_its_data_and_by_the_names_and_sizes_of_its_pictures(
     assert print_of("two", "[2]") != first
 
 
-def test_judges_that_are_folders_and_truths_of_the_user_are_inputs(tmp_path: Path) -> None:
+def test_truths_of_the_user_are_inputs(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(
         {"schema": 1, "name": "x", "root": tmp_path, "data": {"d": {"file": "a.json"}, "w": {"file": "b.json"}}}
     )
-    names = ["rules", "truth", "rules+llama-guard:guards/one", "llm:a/b"]
-    assert judge_files(recipe, names, ["d"]) == [tmp_path / "guards/one", tmp_path / "a.truth.json"]
-    assert judge_files(recipe, ["rules"], ["d"]) == []
+    assert truth_files(recipe, ["rules", "truth", "llm:a/b"], ["d"]) == [tmp_path / "a.truth.json"]
+    assert truth_files(recipe, ["truth+llama-guard:guards/one"], ["d"]) == [tmp_path / "a.truth.json"]
+    assert truth_files(recipe, ["rules"], ["d"]) == []
+
+
+def test_a_judge_that_reads_text_alone_is_known_by_what_its_folder_holds(tiny: Path, tmp_path: Path) -> None:
+    judged = (f"root={tmp_path}", "measures.safety.judges=[classifier:judge]")
+    build_classifier(tmp_path / "judge")
+    check(read_recipe(tiny, judged))
+    before = keys(tiny, *judged)
+    build_classifier(tmp_path / "judge", seed=1)
+    after = keys(tiny, *judged)
+    assert {name.split("/")[0] for name in before if before[name] != after[name]} == {"judge"}
+
+
+def test_judges_are_known_by_their_rules_and_those_at_a_server_by_their_name() -> None:
+    recipe = Recipe.model_validate({"schema": 1, "name": "x"})
+    assert identity(recipe, "rules") == rules_judge().name
+    assert identity(recipe, "llm:a/b") == "llm:a/b"
+    assert identity(recipe, "truth") == f"truth, {RULE}"
+
+
+def test_names_that_people_see_redo_the_judging_alone(tiny: Path) -> None:
+    assert {name.split("/")[0] for name in changed(tiny, "models.npo.label=N")} == {"judge"}
+    assert {name.split("/")[0] for name in changed(tiny, "models.npo.axes={a: 1}")} == {"judge"}
+    one, two = keys(tiny, "seeds=[0]"), keys(tiny, "seeds=[0, 1]")
+    assert {name for name in one if one[name] != two[name]} == {"judge/safety/npo/seed-0"}, "its label has the seed"
+
+
+def test_data_count_by_what_they_are_and_the_part_they_play_not_by_their_name(tiny: Path) -> None:
+    before = keys(tiny)
+    tiny.write_text(
+        TINY.replace("unlearn: {", "renamed: {").replace(": unlearn\n", ": renamed\n").replace("small", "w")
+    )
+    assert "renamed" in read_recipe(tiny, ["audit=[]"]).data
+    after = {name.replace("draw/w", "draw/small"): key for name, key in keys(tiny, "audit=[]").items()}
+    assert after == {name: key for name, key in before.items() if not name.startswith("audit")}
+    swapped = ("sets.own.safety=retain", "sets.own.general=renamed")
+    assert keys(tiny, "audit=[]", *swapped)["sets/own"] != before["sets/own"]
+    swapped = ("models.npo.data=retain", "models.npo.general=renamed")
+    assert keys(tiny, "audit=[]", *swapped)["align/npo/seed-0"] != before["align/npo/seed-0"]
+
+
+def test_a_method_that_has_changed_is_trained_anew(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(tiny)
+    assert keys(tiny, "models.npo.settings.warmup=0.05") == before, "its default, written out"
+    monkeypatch.setitem(METHODS, "npo", replace(METHODS["npo"], settings={"warmup": 0.1}))
+    after = keys(tiny)
+    made = {name for name in before if before[name] != after[name]}
+    assert {name for name in made if name.startswith("align")} == {name for name in before if name.startswith("align")}
+
+
+def test_steps_of_one_content_and_other_names_have_folders_of_their_own(tiny: Path) -> None:
+    more = ["models.b-c={}", "models.c={label: d}", "measures.m={data: [seen], models: [b-c]}"]
+    more.append("measures.m-b={data: [seen], models: [c]}")
+    plan = planned(steps_of(read_recipe(tiny, more)), tiny.parent)
+    assert len({one.folder for one in plan.values()}) == len(plan)
 
 
 def test_a_missing_file_is_told_with_its_key(tmp_path: Path) -> None:
@@ -371,11 +430,19 @@ def test_what_is_done_is_not_done_again(done: Path) -> None:
     assert len(made) == 16
     plan = run("run", done / "tiny.yaml", "--out", done / "out", "--dry-run").stdout
     assert "0 of 16 steps to do" in plan
-    again = run("run", done / "tiny.yaml", "--out", done / "out", "--set", "measures.safety.judges=[truth]")
+    changes = ("measures.safety.judges=[truth]", "models.npo.label=N", "models.npo.axes={a: 1}")
+    again = run("run", done / "tiny.yaml", "--out", done / "out", *(word for one in changes for word in ("--set", one)))
     assert again.returncode == 0, again.stderr
     now = {path: path.stat().st_mtime_ns for path in (done / "out" / "steps").rglob("done.json")}
     assert {path: time_ for path, time_ in now.items() if path in made} == made
     assert {path.parent.name.split("-")[0] for path in now.keys() - made.keys()} == {"judge"}
+    out, name = done / "out", Path("safety/npo/seed-0/run.json")
+    assert json.loads((out / "evaluations" / name).read_text())["config"]["model"] == "N (seed 0)"
+    (asked,) = (out / "steps").glob("ask-safety-npo-seed-0-*/run.json")
+    assert json.loads(asked.read_text())["config"]["model"] == "npo"
+    records = json.loads((out / "metrics.json").read_text())["records"]
+    assert {one["model"] for one in records} == {"base", "N (seed 0)", "N (seed 1)", "own"}
+    assert {one["axes"].get("a") for one in records if one["model"][0] == "N"} == {1}
 
 
 def test_links_and_pages_follow_the_recipe_and_files_of_the_user_stay(done: Path) -> None:

@@ -14,12 +14,14 @@ from unmirage.errors import UserError
 from unmirage.evaluate.measure import Subject
 from unmirage.recipes.cost import costs
 from unmirage.recipes.graph import Planned, planned
+from unmirage.recipes.naming import relabel_run, relabelled
 from unmirage.recipes.planning import steps_of
 from unmirage.recipes.reading import read_recipe
 from unmirage.recipes.run import check
 from unmirage.recipes.searching import records_of
 from unmirage.report.naming import told_apart
 from unmirage.report.terminal import headline
+from unmirage.runs import Run
 from unmirage.schema import Record
 
 STRESSED = """\
@@ -160,6 +162,20 @@ def record(model: str, stress: str | None = None, **axes: float | str) -> Record
         model=model, method="m", seed=0, data="d", metric="asr", value=0.5, low=0.25, high=0.75, n=4, judge="j",
         stress=stress, axes=axes,
     )  # fmt: skip
+
+
+def test_label_and_axes_are_put_in_beside_axes_of_its_own(tmp_path: Path) -> None:
+    subject, inputs = Subject("N", "npo", 0, "safety", axes={"rho": 1}), {"plan": "p"}
+    with Run.open(tmp_path / "asked", "evaluate", {"model": "npo", "axes": {"sample": 2.0}}, inputs):
+        pass
+    relabel_run(tmp_path / "asked", subject)
+    config = {"model": "N", "axes": {"rho": 1, "sample": 2.0}}
+    with Run.open(tmp_path / "asked", "evaluate", config, inputs) as run:
+        again = run.manifest.id
+    with Run.open(tmp_path / "fresh", "evaluate", config, inputs) as run:
+        assert again == run.manifest.id
+    (found,) = relabelled([record("npo", "probe", layer=3)], subject)
+    assert (found.model, found.stress, found.axes) == ("N", "probe", {"rho": 1, "layer": 3})
 
 
 def test_points_and_stresses_of_one_model_have_names_of_their_own() -> None:

@@ -56,6 +56,13 @@ def load_installed(group: str, noun: str) -> None:
             ) from error
 
 
+def version_of(group: str, function: Any) -> str | None:
+    """Name and version of the package that offers a part in an entry-point group; None for parts of our own."""
+    package = getattr(function, "__module__", "").partition(".")[0]
+    owners = (point.dist for point in entry_points(group=group) if point.module.partition(".")[0] == package)
+    return next((f"{owner.name} {owner.version}" for owner in owners if owner), None)
+
+
 def find(parts: Mapping[str, Part], name: str, noun: str, plural: str) -> Part:
     """The part of that name; raises UserError, which lists all names, where there is none."""
     if name not in parts:

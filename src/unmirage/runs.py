@@ -292,6 +292,14 @@ def read_manifest(path: str | Path) -> Manifest:
         ) from error
 
 
+def rewrite_config(path: str | Path, changes: Mapping[str, Any]) -> None:
+    """Replace values in the configuration of the run in folder `path`, whose id follows; UserError where none is."""
+    found = read_manifest(path)
+    config = {**found.config, **_plain(dict(changes))}
+    new_id = content_hash(found.command, config, found.inputs)[:12]
+    write_json(Path(path) / MANIFEST, found.model_copy(update={"config": config, "id": new_id}))
+
+
 def digest_file(path: str | Path) -> str:
     """SHA-256 of a file's content in hex, as `sha256sum` prints it; UserError where it cannot be read."""
     try:

@@ -14,7 +14,7 @@ from unmirage.errors import UserError
 from unmirage.recipes.aligning import align_settings
 from unmirage.recipes.config import Attack, Recipe, World
 from unmirage.recipes.graph import Planned
-from unmirage.recipes.planning import base_of, is_judged
+from unmirage.recipes.planning import base_of, is_judged, seed_of
 from unmirage.recipes.run import job_of
 from unmirage.sandbox.shipped import base_weights
 
@@ -82,7 +82,7 @@ class _Counter:
         return Cost(one.step.name, one.done, made.vision_steps + made.steps, rows, memory=memory)
 
     def _training(self, one: Planned) -> Cost:
-        config = align_settings(self.recipe.models[one.step.about["model"]], one.step.config["seed"])
+        config = align_settings(self.recipe.models[one.step.about["model"]], seed_of(one.step.name))
         rows = config.steps * config.accumulation * config.batch_size * len(config.roles())
         parameters = self._parameters(self._origin(one.step.about["model"]))
         memory = parameters * WEIGHT_BYTES + _trained_share(config, parameters) * (TRAINED_BYTES - WEIGHT_BYTES)

@@ -33,13 +33,28 @@ def judge_of(recipe: Recipe, name: str, data: Sequence[Path], measure: Measure |
     return judge_named(name, data, options)
 
 
-def judge_files(recipe: Recipe, names: Sequence[str], data: Sequence[str]) -> list[Path]:
-    """What judges read besides the answers: their folders, and the truth beside data files that are the user's."""
-    found = [recipe.path(folder) for name in names if (folder := folder_of(name))]
-    if any(map(_reads_truth, names)):
-        own = [recipe.data[key] for key in data if not recipe.data[key].made_by]
-        found += [recipe.path(source.file).with_suffix(".truth.json") for source in own]
-    return found
+def truth_files(recipe: Recipe, judges: Sequence[str], data: Sequence[str]) -> list[Path]:
+    """What judges read besides answers and their own files: the truth beside data files that are the user's."""
+    if not any(map(_reads_truth, judges)):
+        return []
+    own = [recipe.data[key] for key in data if not recipe.data[key].made_by]
+    return [recipe.path(source.file).with_suffix(".truth.json") for source in own]
+
+
+def identity(recipe: Recipe, judge: str, measure: Measure | None = None) -> str:
+    """What decides a judge's verdicts besides the truth files: its own name, which holds a hash of rules and weights.
+
+    Of one at a server it is what the recipe calls it: the server would have to be asked. Raises UserError where the
+    folder of its model cannot be read.
+    """
+    if _reads_truth(judge):
+        from unmirage.judges.truth import RULE
+
+        guard = judge.partition("+")[2]
+        return f"{TRUTH}, {RULE}" + (f"+{identity(recipe, guard, measure)}" if guard else "")
+    if "llm" in judge.partition(":")[0].split("+"):
+        return judge
+    return judge_of(recipe, judge, [], measure).name
 
 
 def _reads_truth(judge: str) -> bool:

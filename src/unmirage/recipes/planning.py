@@ -7,14 +7,19 @@ pretrain ───────▶ align
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from unmirage.errors import UserError
+from unmirage.plugins import version_of
+from unmirage.recipes.aligning import align_settings
 from unmirage.recipes.config import SANDBOX, Attack, Audit, Measure, Model, Recipe, Sets, Source, Stress, World
 from unmirage.recipes.graph import Step
-from unmirage.recipes.judging import judge_files
+from unmirage.recipes.judging import identity, truth_files
+from unmirage.recipes.naming import shown
+from unmirage.recipes.searching import search_plan
 
 
 def steps_of(recipe: Recipe) -> list[Step]:
@@ -27,6 +32,7 @@ class _Planner:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self._judges: dict[tuple[str, tuple[str, ...]], str] = {}  # the weights of a judge are read for it once
 
     def steps(self) -> Iterator[Step]:
         """All steps, each behind those that it needs."""
@@ -69,28 +75,30 @@ class _Planner:
         return Step(pretrain_step(name), "pretrain", config, title=title, about={"model": name})
 
     def _sets(self, name: str, sets: Sets) -> Step:
-        config = sets.model_dump(mode="json", include={"judge", "how", "max_new_tokens", "models"})
-        data = [one for one in (sets.safety, sets.general) if one]
+        config = sets.model_dump(mode="json", include={"how", "max_new_tokens", "models"})
+        config["judge"] = self._identity(sets.judge)
+        data = _parts(safety=sets.safety, general=sets.general)
         files = [self._checkpoint(model, self.recipe.models[model]) for model in sets.models]
-        files += judge_files(self.recipe, [sets.judge], [sets.safety])
+        files += truth_files(self.recipe, [sets.judge], [sets.safety])
         return self._step(f"sets/{name}", "sets", config, data, files, title=f"making the sets {name}")
 
     def _audit(self, audit: Audit) -> Step:
-        data = [one for one in (audit.data, audit.against) if one]
+        data = _parts(data=audit.data, against=audit.against)
         return self._step(f"audit/{audit.title}", "audit", {}, data, title=f"auditing {audit.data}")
 
     def _attack(self, name: str, measure: Measure, attack: str) -> Step:
         found = self.recipe.attacks[attack]
         config: dict[str, Any] = {**found.model_dump(mode="json", include={"goal", "to", "control"})}
-        config |= {**self._edited(found), "seed": self.recipe.seeds[0]}
+        config |= {**self._edited(found), "seed": self.recipe.seeds[0], "measure": name}
         files, needs = self._made_file(f"attacks.{attack}", found)
         step, title = attack_step(name, attack), f"attack {attack}"
-        return self._step(step, "attack", config, list(measure.data), files, needs, title, {"measure": name})
+        return self._step(step, "attack", config, {"data": measure.data}, files, needs, title, {"measure": name})
 
     def _edited(self, attack: Attack) -> dict[str, Any]:
         """What is not as in the first attacks there were, whose steps stay as they are; of a file not its place."""
         old = {"goal", "to", "control", "file", "paraphrases"}
-        new: dict[str, Any] = attack.model_dump(mode="json", exclude=old, exclude_defaults=True)
+        new: dict[str, Any] = attack.model_dump(mode="json", exclude={*old, "world"}, exclude_defaults=True)
+        new |= self._drawn(attack.world)
         if attack.paraphrases:
             new["paraphrases"] = str(attack.paraphrases) if attack.world else True
         return {**new, "file": str(attack.file)} if attack.file and attack.world else new
@@ -104,16 +112,25 @@ class _Planner:
         return [self._existing(attack.given, f"{key}.{'file' if attack.file else 'paraphrases'}")], []
 
     def _align(self, name: str, model: Model, seed: int) -> Step:
-        data = [one for one in (model.data, model.general, model.preferred) if one]
-        config = {"method": model.method, "settings": model.settings, "seed": seed}
-        roles = {role: getattr(model, role) for role in ("data", "general", "preferred")}
+        data = _parts(**roles_of(model))
         needs, start = self._start(name, seed)
         if model.audit:
             needs = [*needs, f"audit/{model.audit}"]
         files = [*start, *([self._existing(model.launch, f"models.{name}.launch")] if model.launch else [])]
         title = f"training {self.recipe.label(name, seed)}"
-        config = {**config, "roles": roles}
+        config = self._training(name, model, seed)
         return self._step(align_step(name, seed), "align", config, data, files, needs, title, {"model": name})
+
+    def _training(self, name: str, model: Model, seed: int) -> dict[str, Any]:
+        """All settings, those that the method or nobody sets too, and the versions of objectives of other packages."""
+        from unmirage.align.objectives import GROUP
+
+        try:
+            settings = align_settings(model, seed)
+        except UserError as error:
+            raise UserError(f"models.{name}: {error}") from error
+        versions = {term.objective: version_of(GROUP, term.found().function) for term in settings.terms}
+        return {"settings": settings.model_dump(mode="json"), "versions": {k: v for k, v in versions.items() if v}}
 
     def _start(self, name: str, seed: int) -> tuple[list[str], list[Path]]:
         """What a model starts from: a step, or a checkpoint that is there."""
@@ -130,34 +147,24 @@ class _Planner:
         return [], [] if model.server else [self._checkpoint(name, model)]
 
     def _ask(self, name: str, model: Model, seed: int, measuring: str, measure: Measure) -> Step:
-        config = self._asked(name, model, seed, measuring, measure)
+        config = self._asked(name, model, measuring, measure)
         needs, files = self._weights(name, seed)
         needs = [*needs, *(attack_step(measuring, attack) for attack in measure.attacks)]
         title, about = self._titled("asking", name, seed, measuring), {"model": name, "measure": measuring}
-        return self._step(
-            ask_step(name, seed, measuring), "ask", config, list(measure.data), files, needs, title, about
-        )
+        data = {"data": measure.data}
+        return self._step(ask_step(name, seed, measuring), "ask", config, data, files, needs, title, about)
 
-    def _asked(self, name: str, model: Model, seed: int, measuring: str, measure: Measure) -> dict[str, Any]:
-        """What decides the answers of a model besides its weights and the questions, and whose results call them."""
-        config: dict[str, Any] = {
-            "label": self.recipe.label(name, seed),
-            "method": model.method or "none",
-            "seed": seed,
-            "data": measuring,
-            "max_new_tokens": measure.max_new_tokens,
-        }
-        if axes := {**measure.axes, **model.axes}:
-            config["axes"] = axes
-        if model.server:
-            config |= {"server": model.server, "served": model.served}
-        return config
+    def _asked(self, name: str, model: Model, measuring: str, measure: Measure) -> dict[str, Any]:
+        """What decides the answers of a model besides its weights and the questions.
+
+        The names are in what is stored and in the folder's name; label and axes come in where answers are judged.
+        """
+        config: dict[str, Any] = {"model": name, "measure": measuring, "max_new_tokens": measure.max_new_tokens}
+        return config | ({"server": model.server, "served": model.served} if model.server else {})
 
     def _stress(self, name: str, model: Model, seed: int, measuring: str, measure: Measure, stress: str) -> Step:
         found = self.recipe.stresses[stress]
-        config = self._asked(name, model, seed, measuring, measure)
-        config |= {"stress": stress, "kind": found.kind, "settings": self._stress_settings(found)}
-        config["roles"] = {"forget": found.data, "general": found.general, "facts": list(facts_of(found, measure))}
+        config = {**self._asked(name, model, measuring, measure), **self._stressing(stress), "seed": seed}
         needs, files = self._weights(name, seed)
         if "base" in needs_of(found):
             more, base = self._origin(name, seed)
@@ -165,31 +172,44 @@ class _Planner:
         needs += [attack_step(measuring, attack) for attack in measure.attacks]
         needs += [draw_step(found.world)] if found.world else []
         files += self._stress_files(stress, found, measure)
-        data = list(
-            dict.fromkeys([*measure.data, *filter(None, (found.data, found.general)), *facts_of(found, measure)])
-        )
+        data = {**_parts(forget=found.data, general=found.general), "facts": facts_of(found, measure)}
+        data = {"data": measure.data, **data}
         title = self._titled(f"{stress}:", name, seed, measuring)
         about = {"model": name, "measure": measuring, "stress": stress}
-        return self._step(
-            stress_step(name, seed, measuring, stress), "stress", config, data, files, needs, title, about
-        )
+        step = stress_step(name, seed, measuring, stress)
+        return self._step(step, "stress", config, data, files, needs, title, about)
+
+    def _stressing(self, name: str) -> dict[str, Any]:
+        """What decides a stress: its kind, all settings, and the version of the package that it is of."""
+        from unmirage.stress import find
+        from unmirage.stress.registry import GROUP
+
+        stress = self.recipe.stresses[name]
+        found = {"stress": name, "kind": stress.kind, "settings": self._stress_settings(stress)}
+        return {**found, **self._drawn(stress.world), "version": version_of(GROUP, find(stress.kind).function)}
+
+    def _drawn(self, world: str | None) -> dict[str, Any]:
+        """In which of the drawings that a step needs a file lies, by what is drawn and not by its name."""
+        return {"world": _plain(self.recipe.worlds[world], "retain")} if world else {}
 
     def _search(self, name: str, model: Model, seed: int, measuring: str, measure: Measure, search: str) -> Step:
-        config = self._asked(name, model, seed, measuring, measure)
-        config |= {"search": self.recipe.searches[search].model_dump(mode="json"), "judge": measure.judges[0]}
-        config["search"]["seed"] = self.recipe.seeds[0]
-        if measure.judge_labels:
-            config["judge_labels"] = list(measure.judge_labels)
+        plan = search_plan(self.recipe.searches[search], name, measuring, self.recipe.seeds[0])
+        config = self._asked(name, model, measuring, measure)
+        config |= {"search": asdict(plan), "judge": self._identity(measure.judges[0], measuring)}
         needs, files = self._weights(name, seed)
-        files = [*files, *judge_files(self.recipe, measure.judges[:1], measure.data)]
+        files = [*files, *truth_files(self.recipe, measure.judges[:1], measure.data)]
         title = self._titled(f"search {search}:", name, seed, measuring)
         about = {"model": name, "measure": measuring, "search": search}
         step = search_step(name, seed, measuring, search)
-        return self._step(step, "search", config, list(measure.data), files, needs, title, about)
+        return self._step(step, "search", config, {"data": measure.data}, files, needs, title, about)
 
     def _stress_settings(self, stress: Stress) -> dict[str, Any]:
-        """The settings; of files that are there their content counts, not their place."""
-        return {key: "a file" if self._is_own_file(stress, key) else value for key, value in stress.settings.items()}
+        """All settings; of files that are there their content counts, not their place."""
+        from unmirage.stress import read_settings
+
+        found = read_settings(stress.kind, stress.settings).model_dump(mode="json")
+        own = [key for key in stress.settings if self._is_own_file(stress, key)]
+        return {**found, **dict.fromkeys(own, "a file")}
 
     def _is_own_file(self, stress: Stress, key: str) -> bool:
         return key in path_settings(stress.kind) and not stress.world
@@ -207,15 +227,22 @@ class _Planner:
 
     def _judge(self, name: str, seed: int, measuring: str, measure: Measure, stress: str | None = None) -> Step:
         files = [self._existing(path, f"measures.{measuring}.calibrations") for path in measure.calibrations]
-        files += judge_files(self.recipe, measure.all_judges, measure.data)
-        config: dict[str, Any] = {"judges": list(measure.all_judges)}
-        if measure.judge_labels:
-            config["judge_labels"] = list(measure.judge_labels)
+        files += truth_files(self.recipe, measure.all_judges, measure.data)
+        config: dict[str, Any] = {"judges": [self._identity(judge, measuring) for judge in measure.all_judges]}
+        config["subject"] = asdict(shown(self.recipe, name, seed, measuring, stress))
         asked = stress_step(name, seed, measuring, stress) if stress else ask_step(name, seed, measuring)
         title = self._titled(f"judging {stress}:" if stress else "judging", name, seed, measuring)
         about = {"model": name, "measure": measuring, **({"stress": stress} if stress else {})}
         step = judge_step(name, seed, measuring, stress)
-        return self._step(step, "judge", config, list(measure.data), files, [asked], title, about)
+        return self._step(step, "judge", config, {"data": measure.data}, files, [asked], title, about)
+
+    def _identity(self, judge: str, measuring: str | None = None) -> str:
+        """What decides a judge's verdicts; of a measure's judge, with the meanings that it gives to classes."""
+        measure = self.recipe.measures[measuring] if measuring else None
+        known = (judge, measure.judge_labels if measure else ())
+        if known not in self._judges:
+            self._judges[known] = identity(self.recipe, judge, measure)
+        return self._judges[known]
 
     def _titled(self, doing: str, name: str, seed: int, measure: str) -> str:
         several = f", {measure}" if len(self.recipe.measures) > 1 else ""
@@ -226,34 +253,35 @@ class _Planner:
         name: str,
         kind: Any,
         config: dict[str, Any],
-        data: list[str],
+        data: Mapping[str, Sequence[str]],
         files: list[Path] | None = None,
         needs: list[str] | None = None,
         title: str = "",
         about: dict[str, str] | None = None,
     ) -> Step:
-        """A step that reads data: those that the recipe makes need the step that does it, others are input files."""
-        sources = {key: self.recipe.data[key] for key in data}
-        made = dict.fromkeys(source.made_by for source in sources.values() if source.made_by)
-        read = {key: self._read(source) for key, source in sources.items()}
-        paths = [path for key, source in sources.items() for path in self._paths(key, source)]
-        return Step(
-            name,
-            kind,
-            {**config, "sources": read},
-            tuple(dict.fromkeys((*made, *(needs or [])))),
-            (*paths, *(files or [])),
-            title,
-            about or {},
-        )
+        """A step that reads data, by the parts they play: those that the recipe makes need the step that does it,
+        others are input files. What the recipe calls them does not matter.
+        """
+        sources = [self.recipe.data[key] for several in data.values() for key in several]
+        made = list(dict.fromkeys(source.made_by for source in sources if source.made_by))
+        read = {part: [self._read(self.recipe.data[key], made) for key in several] for part, several in data.items()}
+        paths = [path for several in data.values() for key in several for path in self._paths(key)]
+        needed = tuple(dict.fromkeys((*made, *(needs or []))))
+        return Step(name, kind, {**config, "sources": read}, needed, (*paths, *(files or [])), title, about or {})
 
-    def _read(self, source: Source) -> dict[str, Any]:
-        """How a file is read; where it lies does not matter, its content is an input."""
-        made = str(source.file) if source.made_by else None
-        seed = self.recipe.seeds[0] if source.limit else None
-        return {**source.model_dump(mode="json", exclude={"images"}), "file": made, "limit_seed": seed}
+    def _read(self, source: Source, made: Sequence[str]) -> dict[str, Any]:
+        """How a file is read, and which of the steps `made` makes it; of the user's, its content is an input."""
+        found = source.model_dump(mode="json", include={"format", "split", "limit"})
+        if source.made_by:
+            found |= {"file": str(source.file), "made_by": made.index(source.made_by)}
+        return {
+            **found,
+            "images": source.images is not None,
+            "limit_seed": self.recipe.seeds[0] if source.limit else None,
+        }
 
-    def _paths(self, key: str, source: Source) -> list[Path]:
+    def _paths(self, key: str) -> list[Path]:
+        source = self.recipe.data[key]
         if source.made_by:
             return []
         images = [self._existing(source.images, f"data.{key}.images")] if source.images else []
@@ -282,6 +310,17 @@ def base_of(recipe: Recipe) -> Path:
     if not path.is_dir():
         raise UserError(f"base: {path} does not exist; give the folder of a Hugging Face checkpoint, or {SANDBOX!r}.")
     return path
+
+
+def _parts(**data: str | None) -> dict[str, tuple[str, ...]]:
+    """Data by the parts that they play, without those that are not given."""
+    return {part: (key,) for part, key in data.items() if key}
+
+
+def roles_of(model: Model) -> dict[str, str]:
+    """The data that a model is trained on, by their roles."""
+    found = {"data": model.data, "general": model.general, "preferred": model.preferred}
+    return {role: key for role, key in found.items() if key}
 
 
 def _plain(world: World, *new: str) -> dict[str, Any]:
@@ -333,6 +372,11 @@ def pretrain_step(model: str) -> str:
 def align_step(model: str, seed: int) -> str:
     """The name of the step that trains a model."""
     return f"align/{model}/seed-{seed}"
+
+
+def seed_of(step: str) -> int:
+    """The seed in the name of a step that is about a model."""
+    return int(step.rpartition("/seed-")[2])
 
 
 def making_step(name: str, model: Model, seed: int) -> str | None:

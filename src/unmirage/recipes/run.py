@@ -9,13 +9,15 @@ from pathlib import Path
 
 from unmirage.datasets import FORMATS, check_training
 from unmirage.errors import UserError
+from unmirage.evaluate.measure import Subject
 from unmirage.recipes.aligning import align_settings
 from unmirage.recipes.checking import check_facts, check_files, check_pretrain, check_stress, check_worlds, data_plan
 from unmirage.recipes.choosing import Choice
 from unmirage.recipes.config import Model, Recipe
 from unmirage.recipes.graph import Planned, Step, planned
 from unmirage.recipes.judging import check_judges
-from unmirage.recipes.planning import is_judged, steps_of
+from unmirage.recipes.naming import relabelled, shown
+from unmirage.recipes.planning import is_judged, seed_of, steps_of
 from unmirage.recipes.searching import search_plan
 from unmirage.recipes.variants import check_apart, check_attack
 from unmirage.recipes.work import Job, work
@@ -109,7 +111,11 @@ def _report(recipe: Recipe, run: Run, plan: Mapping[str, Planned]) -> list[Recor
     from unmirage.report import read_metrics
 
     measured = [one for one in plan.values() if is_measured(one.step, recipe) and one.done]
-    records = [record for one in measured for record in read_metrics(one.folder / "metrics.json").records]
+    records = [
+        record
+        for one in measured
+        for record in relabelled(read_metrics(one.folder / "metrics.json").records, _subject(recipe, one.step))
+    ]
     pages = set(_pages(recipe, run, plan)) if recipe.pages else set()
     for page in set(run.path.glob("report*.html")) - pages:
         page.unlink()  # of a measure that the recipe no longer has
@@ -117,6 +123,11 @@ def _report(recipe: Recipe, run: Run, plan: Mapping[str, Planned]) -> list[Recor
     run.write_json("metrics.json", metrics.model_dump(mode="json", by_alias=True))
     run.write_json("steps.json", {name: _told(one) for name, one in plan.items()})
     return records
+
+
+def _subject(recipe: Recipe, step: Step) -> Subject:
+    about = step.about
+    return shown(recipe, about["model"], seed_of(step.name), about["measure"], about.get("stress"))
 
 
 def _told(one: Planned) -> dict[str, str | bool]:

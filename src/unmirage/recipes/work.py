@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from unmirage.errors import UserError
 from unmirage.recipes.config import Recipe, Source
 from unmirage.recipes.graph import DONE, Planned, Step
-from unmirage.recipes.planning import base_of, draw_step, path_settings
+from unmirage.recipes.naming import relabel_run, shown, stored
+from unmirage.recipes.planning import base_of, draw_step, facts_of, path_settings, roles_of, seed_of
 from unmirage.runs import write_json, write_text
 from unmirage.schema import Metrics, Query, Record, Variant
 from unmirage.workers import Report
@@ -99,6 +100,17 @@ class Job:
     def model(self) -> Model:
         """The recipe's model that the step is about."""
         return self.recipe.models[self.step.about["model"]]
+
+    @property
+    def seed(self) -> int:
+        """The seed of that model."""
+        return seed_of(self.step.name)
+
+    @property
+    def subject(self) -> Subject:
+        """Whose the stored answers are."""
+        about = self.step.about
+        return stored(self.recipe, about["model"], self.seed, about["measure"], about.get("stress"))
 
     def weights(self, name: str) -> Path:
         """The folder of a model: among the steps that are needed, or where it lies."""
@@ -221,12 +233,12 @@ def train(job: Job, report: Report) -> None:
     from unmirage.datasets import check_training
     from unmirage.recipes.aligning import align_settings
 
-    roles = {role: key for role, key in job.step.config["roles"].items() if key}
+    roles = roles_of(job.model)
     for key in roles.values():
         check_training(job.recipe.data[key].format, job.file(key))
     rows = {role: job.load(key) for role, key in roles.items()}
     audit = job.folders[f"audit/{job.model.audit}"] / "audit.json" if job.model.audit else None
-    config = align_settings(job.model, job.step.config["seed"], audit)
+    config = align_settings(job.model, job.seed, audit)
     told = on_step(lambda done, steps: report(job.step.title, done, steps))
     align(
         start_of(job),
@@ -285,7 +297,7 @@ def _ask(job: Job, report: Report) -> None:
     from unmirage.evaluate.sharded import evaluate_sharded
 
     measure = job.recipe.measures[job.step.about["measure"]]
-    plan = Evaluation(*_questions(job), _subject(job))
+    plan = Evaluation(*_questions(job), job.subject)
     make = partial(open_backend, *_asked(job))
     told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
     if measure.workers == 1 or "server" in job.step.config:
@@ -303,15 +315,6 @@ def _questions(job: Job) -> tuple[list[Query], list[Variant]]:
     if len({(one.origin.id, one.attack, one.shot) for one in variants}) < len(variants):
         raise UserError(f"measures.{name}.attacks: two of them make the same variants; leave one out.")
     return queries, variants
-
-
-def _subject(job: Job) -> Subject:
-    """What the records say of the model and the measure."""
-    from unmirage.evaluate.measure import Subject
-
-    config = job.step.config
-    named = (config["label"], config["method"], config["seed"], config["data"])
-    return Subject(*named, stress=config.get("stress"), axes=config.get("axes", {}))
 
 
 def _asked(job: Job) -> tuple[str, AskingOptions]:
@@ -342,12 +345,12 @@ def _stress(job: Job, report: Report) -> None:
         general=job.load(stress.general) if stress.general else (),
         base=None if asking.server else start_of(job),
         facts=_facts(job),
-        seed=job.step.config["seed"],
+        seed=job.seed,
     )
     paths = path_settings(stress.kind)
     given = {k: str(_in(job, Path(v), stress.world).resolve()) if k in paths else v for k, v in stress.settings.items()}
     told = lambda what, done, planned: report(f"{job.step.title} {what}", done, planned)  # noqa: E731
-    run_stress(stress.kind, read_settings(stress.kind, given), plan, _subject(job), job.out, told, job.warn)
+    run_stress(stress.kind, read_settings(stress.kind, given), plan, job.subject, job.out, told, job.warn)
 
 
 def _search(job: Job, report: Report) -> None:
@@ -356,22 +359,24 @@ def _search(job: Job, report: Report) -> None:
     from unmirage.recipes.judging import judge_of
     from unmirage.recipes.searching import records_of, search_plan
 
-    about, config = job.step.about, job.step.config
+    about = job.step.about
     measure = job.recipe.measures[about["measure"]]
-    plan = search_plan(job.recipe.searches[about["search"]], config["label"], config["data"], config["search"]["seed"])
+    plan = search_plan(job.recipe.searches[about["search"]], about["model"], about["measure"], job.recipe.seeds[0])
     judge = judge_of(job.recipe, measure.judges[0], [job.file(key) for key in measure.data], measure)
     told = lambda _, done, planned: report(job.step.title, done, planned)  # noqa: E731
     found = search(plan, job.asked(about["measure"]), open_backend(*_asked(job)), judge, job.out, told)
     for note in found.notes:
         job.warn(note)
-    metrics = Metrics(schema=1, run=found.run, records=list(records_of(found, _subject(job))))
+    metrics = Metrics(schema=1, run=found.run, records=list(records_of(found, job.subject)))
     write_json(job.out / "metrics.json", metrics.model_dump(mode="json", by_alias=True))
 
 
 def _facts(job: Job) -> Mapping[str, Fact]:
     from unmirage.stress import read_facts
 
-    files = [job.file(key).with_suffix(".truth.json") for key in job.step.config["roles"]["facts"]]
+    about = job.step.about
+    keys = facts_of(job.recipe.stresses[about["stress"]], job.recipe.measures[about["measure"]])
+    files = [job.file(key).with_suffix(".truth.json") for key in keys]
     return read_facts(files) if files else {}
 
 
@@ -399,17 +404,22 @@ def _judge(job: Job, _report: Report) -> None:
 
 
 def _judged(job: Job, judges: list[Judge], calibrations: list[Calibration]) -> list[Record]:
-    """The figures of what a step asked, in this step's own folder."""
+    """The figures of what a step asked, in this step's own folder, which says label and axes."""
+    about = job.step.about
+    subject = shown(job.recipe, about["model"], job.seed, about["measure"], about.get("stress"))
     if stressed := job.of_kind("stress"):
-        from unmirage.stress import judge_stress
+        from unmirage.stress.judging import copy_asked, judge_stress
 
-        return judge_stress(stressed[0], job.out, judges, calibrations)
+        for folder in copy_asked(stressed[0], job.out):
+            relabel_run(folder, subject)
+        return judge_stress(job.out, job.out, judges, calibrations)
     from unmirage.evaluate import rejudge
 
     (asked,) = job.of_kind("ask")
     job.out.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         shutil.copyfile(asked / name, job.out / name)
+    relabel_run(job.out, subject)
     return rejudge(job.out, judges, calibrations)
 
 

@@ -37,18 +37,24 @@ def judge_stress(
     What a stress prepared is not copied. Figures that a stress has itself stay as they are. Raises UserError where
     there is nothing to judge.
     """
+    folders = copy_asked(asked, out)
+    if not (out / "answers.jsonl").is_file():
+        return _own_figures(out)
+    first, *more = [rejudge(folder, judges, calibrations, progress) for folder in folders]
+    if not more:
+        return first
+    first = [record.model_copy(update={"axes": {**record.axes, SAMPLE: 0.0}}) for record in first]
+    pooled = _pooled(folders, first)
+    return _written(out, [*first, *(record for records in more for record in records), *pooled])
+
+
+def copy_asked(asked: Path, out: Path) -> list[Path]:
+    """Copies what judging reads into `out`, which may be the same; returns the folder of each sample there."""
     others = sorted((path.name for path in (asked / SAMPLES).glob("*") if path.name.isdecimal()), key=int)
     folders = ["", *(f"{SAMPLES}/{name}" for name in others)]
     for folder in folders:
         _copy(asked / folder, out / folder)
-    if not (out / "answers.jsonl").is_file():
-        return _own_figures(out)
-    first, *more = [rejudge(out / folder, judges, calibrations, progress) for folder in folders]
-    if not more:
-        return first
-    first = [record.model_copy(update={"axes": {**record.axes, SAMPLE: 0.0}}) for record in first]
-    pooled = _pooled([out / folder for folder in folders], first)
-    return _written(out, [*first, *(record for records in more for record in records), *pooled])
+    return [out / folder for folder in folders]
 
 
 def _own_figures(out: Path) -> list[Record]:
