@@ -380,12 +380,14 @@ def test_a_recipe_warns_of_a_calibration_from_elsewhere(run: Path, tmp_path: Pat
         assert (run / name).exists()
     file = write_json(tmp_path / "weak.json", calibrate(rules_judge(), labelled("no", "refusal", 3), "tools", ""))
     measures = {"main": SimpleNamespace(all_judges=["rules"], data=[], calibrations=[file], judge_server=None,
-                                        concurrency=1, timeout=1.0, judge_labels=())}  # fmt: skip
+                                        concurrency=1, timeout=1.0, judge_labels=(), axes={})}  # fmt: skip
+    models = {"m": SimpleNamespace(method="none", axes={})}
     said: list[str] = []
     job = SimpleNamespace(
-        of_kind=lambda _kind: [run],
-        recipe=SimpleNamespace(measures=measures, path=Path),
-        step=SimpleNamespace(name="judge/main/m/0", about={"measure": "main"}),
+        of_kind=lambda kind: [run] if kind == "ask" else [],
+        recipe=SimpleNamespace(measures=measures, models=models, path=Path, label=lambda name, _seed: name),
+        seed=0,
+        step=SimpleNamespace(name="judge/main/m/0", about={"measure": "main", "model": "m"}),
         out=tmp_path / "judged",
         warn=said.append,
     )
