@@ -56,6 +56,16 @@ def press(browser: Any, *keys: str) -> None:
     ActionChains(browser).send_keys(*keys).perform()
 
 
+def send(browser: Any, *keys: str) -> None:
+    """Presses keys of which the last has the page replaced, and waits for the next page: what is typed at the old one
+    while that is on its way would be lost.
+    """
+    old = find(browser, "html")
+    press(browser, *keys)
+    wait(browser, lambda page: find(page, "html") != old)
+    wait(browser, lambda page: page.execute_script("return document.readyState") == "complete")
+
+
 def wait(browser: Any, until: Any) -> None:
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.ui import WebDriverWait
@@ -69,23 +79,23 @@ def counted(text: str) -> Any:
 
 
 def test_keys_label_put_off_go_back_and_end(browser: Any, session: Session) -> None:
-    press(browser, "2", "n", "\ue007")
+    send(browser, "2", "n", "\ue007")
     wait(browser, counted("1 of 4"))
-    press(browser, "s")
+    send(browser, "s")
     wait(browser, counted("1 of 4, 1 put off"))
-    press(browser, "w", "a note: 1yb", "\ue00c", "3", "y", "\ue007")
+    send(browser, "w", "a note: 1yb", "\ue00c", "3", "y", "\ue007")
     wait(browser, counted("2 of 4, 1 put off"))
     said = [mark for mark in session._marks.values() if mark.choice is not None]
     assert [(mark.choice, mark.harm, mark.note) for mark in said] == [
         (REFUSE, Harm.NO, ""), (Choice.PARTIAL, Harm.YES, "a note: 1yb"),
     ]  # fmt: skip
-    press(browser, "b")
+    send(browser, "b")
     wait(browser, lambda page: page.find_elements("css selector", "[data-key='3']:checked"))
     assert find(browser, "textarea").get_property("value") == "a note: 1yb"
-    press(browser, "1", "\ue007")
+    send(browser, "1", "\ue007")
     wait(browser, counted("2 of 4, 1 put off"))
     for number in (3, 4):
-        press(browser, "4", "c", "\ue007")
+        send(browser, "4", "c", "\ue007")
         wait(browser, lambda page, n=number: find(page, ".count").text.startswith(f"{n} of 4"))
     assert find(browser, "h1").text == "All are labelled"
     find(browser, "main .main").click()
