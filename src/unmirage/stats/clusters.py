@@ -43,33 +43,22 @@ def cluster_bootstrap(
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high), len(sums))
 
 
-def clustered_rate(
-    outcomes_by_cluster: Mapping[Hashable, Sequence[bool]],
-    resamples: int = 10_000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
+def clustered_rate(outcomes_by_cluster: Mapping[Hashable, Sequence[bool]], confidence: float = 0.95) -> Interval:
     """Rate of true outcomes over clusters, in [0, 1]: `clustered_mean` of outcomes.
 
     `n` is the number of clusters. Raises ValueError as `clustered_mean` does.
     """
     values = {cluster: [float(outcome) for outcome in outcomes] for cluster, outcomes in outcomes_by_cluster.items()}
-    return clustered_mean(values, resamples, seed, confidence)
+    return clustered_mean(values, confidence)
 
 
-def clustered_mean(
-    scores_by_cluster: Mapping[Hashable, Sequence[float]],
-    resamples: int = 10_000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
+def clustered_mean(scores_by_cluster: Mapping[Hashable, Sequence[float]], confidence: float = 0.95) -> Interval:
     """Mean of scores in [0, 1] over clusters, with Wilson's interval at the effective number of values, in [0, 1].
 
     The value is sum of all values / their number N, so larger clusters weigh more; `n` is the number of clusters. For
     the effective number see `_effective`. Where every cluster holds one outcome it is `wilson`; where those of a
     cluster are all equal, and clusters equally large, Wilson's of one outcome a cluster. Resampling clusters is no
-    match for it near 0 and 1: a single hit would give a lower upper end than none. Nothing is drawn, `resamples` and
-    `seed` change nothing.
+    match for it near 0 and 1: a single hit would give a lower upper end than none.
     Source: Franco, Little, Louis and Slud 2019, Journal of Survey Statistics and Methodology 7:334-364, who recommend
     Wilson's form and show that every form is too narrow where the effective number is taken as the data alone say.
     Raises ValueError where there is no cluster, a cluster is empty, or a score lies outside [0, 1].
