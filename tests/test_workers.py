@@ -25,6 +25,11 @@ def fail(report):
 def vanish(report):
     os.kill(os.getpid(), 9)
 
+def libraries(report):
+    import logging
+    logging.getLogger("bitsandbytes.autograd._functions").warning("inputs will be cast")
+    logging.getLogger("bitsandbytes.autograd._functions").error("a real fault")
+
 def linger(file, report):
     Path(file).write_text(str(os.getpid()))
     time.sleep(600)
@@ -53,6 +58,13 @@ def test_results_come_in_order_and_progress_arrives(tmp_path: Path) -> None:
     lines = output.splitlines()
     assert lines[-1] == "[0, 1, 4, 9]"
     assert sorted(lines[:-1]) == [f"('squaring', {n}, 10)" for n in range(4)]
+
+
+def test_advice_of_libraries_is_kept_back_in_workers_and_faults_are_not(tmp_path: Path) -> None:
+    process = start(tmp_path, "spread([(jobs.libraries, ()), (jobs.libraries, ())], 2, print)")
+    _, errors = process.communicate(timeout=120)
+    assert "inputs will be cast" not in errors
+    assert errors.count("a real fault") == 2
 
 
 def test_an_error_of_one_job_ends_the_others(tmp_path: Path) -> None:

@@ -24,12 +24,13 @@ from unmirage.evaluate.compare_commands import compare
 from unmirage.judges.commands import judge as judge_app
 from unmirage.labelling.commands import label as label_app
 from unmirage.options import Seed, grouped
+from unmirage.quiet import quiet_libraries
 from unmirage.recipes.commands import recipe_app
 from unmirage.recipes.commands import run as run_recipe
 from unmirage.sets.commands import sets
 from unmirage.stress.commands import stress as stress_app
 from unmirage.studies.commands import fill
-from unmirage.verbs import Format, Images, Model, Strict, load_queries, quiet_libraries
+from unmirage.verbs import Format, Images, Model, Strict, load_queries
 
 if TYPE_CHECKING:
     from unmirage.align.config import AlignConfig

@@ -184,6 +184,10 @@ class Verdict(Frozen):
     score: Rate | None = None
 
 
+BEFORE = "_before"
+"""Ends the name of a rate as asked that is of the questions of one attack alone."""
+
+
 class Record(Frozen):
     """One figure in long form; the same everywhere, so that any table or plot is a query over records.
 

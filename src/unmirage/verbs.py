@@ -1,10 +1,7 @@
-"""What the verbs of the command line share: their options, data files read with every problem told, quiet libraries."""
+"""What the verbs of the command line share: their options, data files read with every problem told."""
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -156,15 +153,3 @@ def _read_file(path: Path) -> list[Variant]:
     if not variants:
         raise UserError(f"{path} holds no variants; make it again with `unmirage attack`.")
     return variants
-
-
-def quiet_libraries() -> None:
-    """Keeps the libraries' own bars and advice out of our output; warnings and errors stay."""
-    if "RANK" in os.environ:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by torch once: each process would give advice
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, and it then advises on other packages
-    warnings.simplefilter("ignore", FutureWarning)  # from one library to another
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()

@@ -16,6 +16,7 @@ from queue import Empty
 from typing import Any
 
 from unmirage.errors import UserError
+from unmirage.quiet import quiet_libraries
 
 Report = Callable[[str, int, int], None]
 """Called with a job's name, what is done and what there is to do."""
@@ -87,12 +88,10 @@ def _enter_worker(channel: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _watch_parent(parent)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet_libraries()
     import torch
-    import transformers
 
     torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def _watch_parent(parent: int) -> None:

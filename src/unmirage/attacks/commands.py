@@ -25,7 +25,8 @@ from unmirage.options import (
     Sample,
     grouped,
 )
-from unmirage.verbs import Format, Images, Strict, load_queries, quiet_libraries
+from unmirage.quiet import quiet_libraries
+from unmirage.verbs import Format, Images, Strict, load_queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unmirage.errors import UserError
-from unmirage.verbs import Format, Images, load_queries, quiet_libraries
+from unmirage.quiet import quiet_libraries
+from unmirage.verbs import Format, Images, load_queries
 
 if TYPE_CHECKING:
     from unmirage.backends.prompts import Prompt

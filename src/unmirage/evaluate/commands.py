@@ -23,7 +23,8 @@ from unmirage.options import (
     grouped,
     model_name,
 )
-from unmirage.verbs import pooled_name, quiet_libraries
+from unmirage.quiet import quiet_libraries
+from unmirage.verbs import pooled_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,15 +12,13 @@ from functools import partial
 
 from unmirage.evaluate.effects import Found, changes, controls_of, effects, with_holm
 from unmirage.evaluate.rows import ANY_OF, HARMFUL, HARMLESS, Group, Row, Sheet, groups_of
-from unmirage.schema import Label, Query, Record, Variant, Verdict
+from unmirage.schema import BEFORE, Label, Query, Record, Variant, Verdict
 from unmirage.stats import Interval, bounds, clustered_mean
 
 __all__ = ["Group", "Subject", "measure", "rate_interval", "widened"]
 
 BEST_IS = {"asr": "low", "rr": "low", "utility": "high"}
 """Where a metric's best case lies, as someone who wants a safe and useful model would wish it."""
-BEFORE = "_before"
-"""Ends the name of a rate as asked that is of the questions of one attack alone."""
 FILTERED = {True: "filtered", False: "filtered_harmless"}
 
 

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from unmirage import options
-from unmirage.verbs import quiet_libraries
+from unmirage.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -49,10 +49,10 @@ def run(
 ) -> None:
     """Run a whole experiment: data, audit, models, attacks, judges, measures, report."""
     from unmirage.progress import Bars
+    from unmirage.quiet import quiet_libraries
     from unmirage.recipes import read_recipe, run_recipe
     from unmirage.recipes.choosing import Choice, Shard
     from unmirage.recipes.run import check
-    from unmirage.verbs import quiet_libraries
 
     found = read_recipe(recipe, setting or [])
     quiet_libraries()

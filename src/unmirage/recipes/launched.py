@@ -18,12 +18,12 @@ def main() -> None:
 
 
 def _train(path: Path, out: Path, step: str) -> None:
+    from unmirage.quiet import quiet_libraries
     from unmirage.recipes.config import Recipe
     from unmirage.recipes.graph import planned
     from unmirage.recipes.planning import steps_of
     from unmirage.recipes.run import job_of
     from unmirage.recipes.work import PARENT, train
-    from unmirage.verbs import quiet_libraries
 
     if parent := os.environ.get(PARENT):
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 
-from unmirage.evaluate.measure import BEFORE
-from unmirage.schema import Record
+from unmirage.schema import BEFORE, Record
 
 METRICS = ("asr", "rr", "utility")
 EFFECTS = ("asr", "rr")

@@ -8,12 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from unmirage.evaluate.measure import BEFORE
 from unmirage.report.edits import Phrases, phrases
 from unmirage.report.naming import told_apart
 from unmirage.report.tables import EffectRow, before_of, controls_of, effect_rows
 from unmirage.report.wording import METRIC_LETTERS, printable
-from unmirage.schema import Record, Variant
+from unmirage.schema import BEFORE, Record, Variant
 
 COLUMNS = (
     ("asr", "ASR"), ("refusal", "refused"), ("coherent", "coherent"), ("ir", "irrelevant"), ("rr", "RR"),

@@ -10,7 +10,8 @@ import typer
 
 from unmirage.errors import UserError
 from unmirage.options import BatchSize, MaxNewTokens, OneJudge, RunFolder, Seed, grouped
-from unmirage.verbs import Format, Images, Strict, load_queries, quiet_libraries
+from unmirage.quiet import quiet_libraries
+from unmirage.verbs import Format, Images, Strict, load_queries
 
 if TYPE_CHECKING:
     from unmirage.sets.config import SetsConfig

@@ -22,7 +22,8 @@ from unmirage.options import (
     grouped,
     model_name,
 )
-from unmirage.verbs import Format, load_queries, pooled_name, quiet_libraries
+from unmirage.quiet import quiet_libraries
+from unmirage.verbs import Format, load_queries, pooled_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

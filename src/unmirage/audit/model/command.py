@@ -12,7 +12,8 @@ import typer
 from unmirage.backends.registry import BackendName
 from unmirage.errors import UserError
 from unmirage.options import Asking, MaxNewTokens, ModelLabel, ModelName, RunFolder, Seed, grouped, model_name
-from unmirage.verbs import Strict, load_queries, quiet_libraries
+from unmirage.quiet import quiet_libraries
+from unmirage.verbs import Strict, load_queries
 
 if TYPE_CHECKING:
     from unmirage.audit.model import Plan
