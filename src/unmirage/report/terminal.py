@@ -148,8 +148,8 @@ def _cell(records: Sequence[Record], metric: str) -> str:
         return f"{_percent(before)} -> {_percent(one)}\n{_ends(one)}"
     lines = [f"{_percent(record)}\n{_ends(record)}" for record in found if record.attack is None]
     for name, one in zip(_told_apart([str(one.attack) for one in after]), after, strict=True):
-        same = next((r for r in records if (r.metric, r.attack) == (f"{metric}{BEFORE}", one.attack)), None)
-        was = f" {_percent(same)}" if same else ""
+        same = before_of(records, metric, one.attack)
+        was = f" {_percent(same)}" if same and same.attack else ""
         lines.append(f"{name}{was} -> {_percent(one)}\n{_ends(one)}")
     return "\n".join(lines)
 
