@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unmirage import cli
+from unmirage.align.processes import leave
 
 
 def shard_on_cpus() -> None:
@@ -76,3 +77,4 @@ if __name__ == "__main__":
         shard_on_cpus()
     for each in json.loads(Path(sys.argv[1]).read_text()):
         one(each, int(os.environ["RANK"]))
+    leave(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -261,3 +262,37 @@ def test_the_first_version_of_fsdp_is_refused(
     assert cli.run(lambda: cli.app(arguments, prog_name="unmirage", standalone_mode=False)) == 2
     assert "fsdp_version: 2" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+# --- how a process ends -----------------------------------------------------------------------
+
+ENDING = """
+import atexit, torch
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+network(torch.ones(1, 2)).sum().backward()
+
+
+class Closing:
+    def __del__(self):
+        print("closed by the interpreter")
+
+
+kept = Closing()  # nothing but the closing interpreter lets go of it
+atexit.register(print, "registered")
+print("said", end=" ")
+import unmirage.align.processes, unmirage.cli
+unmirage.cli.run = lambda command: CODE
+unmirage.cli.main()
+"""
+
+
+@pytest.mark.parametrize("code", [0, 2, 130])
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_process_that_had_joined_others_ends_before_the_interpreter_closes(code: int, joined: bool) -> None:
+    script = ENDING.replace("CODE", str(code))
+    if not joined:
+        script = re.sub(r"^(torch\.dist|network).*$", "", script, flags=re.M)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code
+    assert done.stdout == "said registered\n" + ("" if joined else "closed by the interpreter\n")

@@ -380,7 +380,10 @@ _FIRST_ENDS = 5.0
 
 def main() -> None:
     """Entry point: a user's error is one sentence and exit code 2, Ctrl-C is exit code 130."""
-    sys.exit(run(lambda: app(prog_name="unmirage", standalone_mode=False)))
+    code = run(lambda: app(prog_name="unmirage", standalone_mode=False))
+    if processes := sys.modules.get("unmirage.align.processes"):
+        processes.leave(code)
+    sys.exit(code)
 
 
 def run(command: Callable[[], Any]) -> int:

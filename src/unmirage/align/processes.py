@@ -5,7 +5,9 @@ Only the first process writes into the run folder, locks it and speaks; what is 
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -79,6 +81,26 @@ def agree(complaint: str | None) -> None:
     """Raises UserError in all processes where one of them complains; each has to ask."""
     if complaints := [one for one in together(complaint) if one]:
         raise UserError(" ".join(dict.fromkeys(complaints)))
+
+
+def leave(code: int) -> None:
+    """Ends this process with an exit code where it had joined others; returns where it had not.
+
+    It never lets the interpreter close. gloo's threads may still hold tensors then, and one that lets go of them while
+    the interpreter closes ends the process with SIGABRT, "terminate called without an active exception", though all of
+    its work was done (https://github.com/pytorch/pytorch/issues/190489). To destroy the group does not end these
+    threads once a model was trained by DDP. NCCL asks for it, and where something failed it may wait for the others.
+    """
+    from torch import distributed
+
+    if not distributed.is_available() or not distributed.is_initialized():
+        return
+    if code == 0:
+        distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def check_launch() -> None:
