@@ -29,7 +29,7 @@ from unmirage.judges.truth import Truth, TruthJudge
 from unmirage.report import comparison as written
 from unmirage.report.load import load_runs
 from unmirage.schema import Answer, Label, Query, Variant, Verdict, content_hash
-from unmirage.stats import holm, mcnemar_exact, non_inferiority, paired_difference
+from unmirage.stats import clustered_difference, holm, mcnemar_exact, non_inferiority, paired_difference
 
 SECRET = "The velm zorch is made by boiling."
 WHAT, CONTROL = "first-word:what", "first-word:what/neutral"
@@ -195,7 +195,8 @@ def test_the_effect_of_the_word_is_compared_too(made: tuple[Path, ...]) -> None:
     assert change is not None
     # seven of eight effects fall from 1 to 0
     assert (change.value, change.gained, change.lost, change.n) == (-7 / 8, 0, 7, 8)
-    assert -1 <= change.low < change.value < change.high <= 0
+    halves = clustered_difference({i: [-0.5 * (i < 7)] for i in range(8)})  # as effects may differ by 2 at most
+    assert (change.low, change.high) == pytest.approx((2 * halves.low, 2 * halves.high))
     assert change.p == 2 / 2**7
     again = effect.cells[2].change
     assert again is not None
@@ -230,9 +231,12 @@ def test_several_variants_about_shared_pictures_are_compared_by_picture() -> Non
     assert any_of is not None
     # means 1, 1/2, 0, 0 become 0, 1/2, 0, 1/2; picture 0 loses 1, picture 1 gains 1/2
     assert (each.value, each.n, each.gained, each.lost) == (-1 / 8, 4, 1, 1)
-    assert (each.low, each.high, each.p) == (-1 / 2, 1 / 4, 1)
+    by_hand = clustered_difference({0: [-1, 0], 1: [0, 1 / 2]})
+    assert (each.low, each.high, each.p) == (by_hand.low, by_hand.high, 1)
     # any: yes, yes, no, no becomes no, yes, no, yes
-    assert (any_of.value, any_of.gained, any_of.lost, any_of.low, any_of.high) == (0, 1, 1, -1 / 2, 1 / 2)
+    by_hand = clustered_difference({0: [-1, 0], 1: [0, 1]})
+    assert (any_of.value, any_of.gained, any_of.lost) == (0, 1, 1)
+    assert (any_of.low, any_of.high) == (by_hand.low, by_hand.high)
 
 
 def test_swapping_baseline_and_run_turns_every_difference(made: tuple[Path, ...]) -> None:

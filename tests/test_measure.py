@@ -15,7 +15,7 @@ from unmirage.evaluate.measure import Subject, measure
 from unmirage.schema import Label, Query, Record, Variant, Verdict
 from unmirage.stats import (
     bounds,
-    cluster_bootstrap,
+    clustered_difference,
     clustered_mean,
     clustered_rate,
     holm,
@@ -180,7 +180,7 @@ def test_k_shots_give_the_rate_of_each_variant_and_of_any() -> None:
     assert interval(any_of) == (wilson(2, 4).low, wilson(3, 4).high)
     # each question's mean over its usable variants, minus what it did as asked: 1/3, 0, 1, 0
     change = one(records, "asr_change", attack)
-    by_hand = cluster_bootstrap({0: [1 / 3], 1: [0], 2: [1], 3: [0]})
+    by_hand = clustered_difference({0: [1 / 3], 1: [0], 2: [1], 3: [0]})
     assert (change.value, *interval(change)) == pytest.approx((by_hand.value, by_hand.low, by_hand.high))
     assert (change.n, change.k, change.errors) == (4, 3, 1)
     assert one(records, "asr_change_p", attack).value == sign_flip({0: [1 / 3], 2: [1]}) == 0.5
@@ -276,7 +276,9 @@ def test_changes_of_questions_about_one_picture_are_clustered() -> None:
     judged = [*verdicts(bad, [R] * 8), *verdicts(bad, [C] * 4 + [R] * 4, ATTACK)]
     records = measure(bad, to(bad, "What"), judged, SUBJECT)
     change = one(records, "asr_change", ATTACK)
-    assert (change.value, *interval(change)) == (0.5, 0, 1)
+    two = clustered_difference({0: [1] * 4, 1: [0] * 4})
+    assert (change.value, *interval(change)) == (0.5, two.low, two.high)
+    assert two.low < 0 < two.high, "two pictures are no more than two outcomes"
     assert one(records, "asr_change_p", ATTACK).value == 1, "two pictures prove nothing; McNemar would say 1/8"
 
 
@@ -421,7 +423,7 @@ def test_the_effect_with_several_variants_by_hand() -> None:
     variants = [*called("a", to(bad, "What", "How")), *controls(bad, "Kindly", "Now", of="a", name="b")]
     records = measure(bad, variants, judged, SUBJECT)
     effect, any_of = (one(records, f"asr{kind}_effect", "a", control="b") for kind in ("", "_any"))
-    by_hand = cluster_bootstrap({0: [0.5], 1: [0.5], 2: [0]})
+    by_hand = clustered_difference({0: [0.5], 1: [0.5], 2: [0]})
     assert (effect.value, *interval(effect)) == pytest.approx((1 / 3, by_hand.low, by_hand.high))
     assert (effect.n, effect.k, effect.errors) == (3, 2, 1)
     assert one(records, "asr_effect_p", "a", control="b").value == 0.5  # of ++ +- -+ -- two are as far from 0

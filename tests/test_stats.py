@@ -34,6 +34,8 @@ from unmirage.stats import (
     tango,
     wilson,
 )
+from unmirage.stats.changes import differences_of
+from unmirage.stats.clusters import p_at_most
 
 counts = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -268,8 +270,8 @@ def test_a_change_of_clusters_by_hand():
     # Two pictures: one gains on both of its questions, the other loses half a point on one.
     change = paired_change([0, 0, 1, 1], [1, 1, 0.5, 1], clusters=["a", "a", "b", "b"])
     assert (change.value, change.n, change.gained, change.lost) == (0.375, 4, 2, 1)
-    # Draws of two of {a, b}: aa gives 1, ab 0.375, bb -0.25.
-    assert (change.low, change.high) == (-0.25, 1)
+    # Two units say too little of how alike their rows are: worth two outcomes of mean (1 + 0.375) / 2.
+    assert (change.low, change.high) == pytest.approx([2 * end - 1 for end in wilson_ends(0.6875, 2)])
     # Sums 2 and -0.5: |+-2 +-0.5| is 1.5 or 2.5, all at least the 1.5 seen.
     assert change.p == 1
 
@@ -359,21 +361,36 @@ def test_non_inferiority_of_scores_agrees_with_scipy():
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_non_inferiority_of_clusters_is_wider_and_follows_the_bootstrap():
+def test_non_inferiority_of_clusters_is_wider_and_its_p_goes_with_the_interval():
     before = [1.0] * 200
     after = [float(i % 40 >= 4) for i in range(200)]
     units = [i % 40 for i in range(200)]
     apart, together = non_inferiority(before, after, 0.2), non_inferiority(before, after, 0.2, units)
     assert together.low < apart.low
-    expected = cluster_bootstrap({u: [a - b for a, b, v in zip(after, before, units, strict=True) if v == u]
-                                  for u in range(40)}, confidence=0.9)  # fmt: skip
+    expected = clustered_difference(differences_of(before, after, units), confidence=0.9)
     assert (together.low, together.high) == (expected.low, expected.high)
-    assert (together.low > -0.2) == (together.p < 0.05)
+    # Where the margin is the lower end itself, p is that of the one-sided bound.
+    assert non_inferiority(before, after, -together.low, units).p == pytest.approx(0.05)
+    assert non_inferiority(before, after, -together.low + 1e-6, units).verdict is Standing.NON_INFERIOR
+    assert non_inferiority(before, after, -together.low - 1e-6, units).verdict is Standing.INCONCLUSIVE
+    worse = non_inferiority(before, [float(i % 2) for i in range(200)], 0.2, units)
+    assert worse.high < -0.2
+    assert (worse.verdict, worse.p > 0.99) == (Standing.INFERIOR, True)
+
+
+@given(st.lists(st.lists(st.sampled_from([-1, -0.5, 0, 0, 0, 1]), min_size=1, max_size=4), min_size=1, max_size=12))
+def test_a_p_is_small_where_the_interval_begins_above_the_bound(clusters):
+    differences = dict(enumerate(clusters))
+    interval = clustered_difference(differences, confidence=0.9)
+    for bound in (-0.5, -0.05, 0.3):
+        if abs(interval.low - bound) > 1e-9:
+            assert (p_at_most(differences, bound, 0.9) < 0.05) == (interval.low > bound)
 
 
 def test_non_inferiority_where_all_scores_change_alike_is_not_certain():
     still = non_inferiority([0.3] * 20, [0.3] * 20, 0.01)
-    assert (still.low, still.verdict) == (tango(0, 0, 20, 0.9).low, Standing.INCONCLUSIVE)
+    assert still.low < tango(0, 0, 20, 0.9).low
+    assert (still.value, still.verdict) == (0, Standing.INCONCLUSIVE)
     down = non_inferiority([0.6] * 20, [0.3] * 20, 0.01)
     assert down.low < down.value < down.high
     assert down.p > 0.5
@@ -456,6 +473,12 @@ def test_clustered_rate_keeps_a_width_at_the_edges(outcome):
 Z = oracle.norm.ppf(0.975)
 
 
+def wilson_ends(p: float, number: float) -> tuple[float, float]:
+    """(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
+    centre, half = p + Z * Z / (2 * number), Z * math.sqrt(p * (1 - p) / number + Z * Z / (4 * number**2))
+    return (centre - half) / (1 + Z * Z / number), (centre + half) / (1 + Z * Z / number)
+
+
 def wilson_at_one_half(number: float) -> tuple[float, float]:
     """The ends (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) come down to this where p is 1/2."""
     half = Z / (2 * math.sqrt(number + Z * Z))
@@ -492,9 +515,7 @@ def test_a_mean_without_spread_keeps_a_width():
     found = clustered_mean({i: [0.3] for i in range(10)})
     a, w = Z * Z / 2, 0.3**2 + 0.7**2
     number = 10 * (2.1 + a * w) / (a * w) * (Z / oracle.t.ppf(0.975, 9)) ** 2
-    centre, half = 0.3 + Z * Z / (2 * number), Z * math.sqrt(0.21 / number + Z * Z / (4 * number**2))
-    shrink = 1 + Z * Z / number
-    assert (found.low, found.high) == pytest.approx(((centre - half) / shrink, (centre + half) / shrink))
+    assert (found.low, found.high) == pytest.approx(wilson_ends(0.3, number))
 
 
 def test_clusters_of_equal_outcomes_are_wilson_of_one_outcome_each():
@@ -580,18 +601,65 @@ def test_a_mean_refuses_what_is_no_score():
             clustered_mean(clusters)
 
 
-@pytest.mark.parametrize(("value", "counts"), [(0, (0, 0)), (1, (30, 0)), (-1, (0, 30))])
-def test_differences_that_are_all_alike_are_tango(value, counts):
+def test_differences_that_are_all_nought_keep_a_width_by_hand():
+    found = clustered_difference({i: [0, 0, 0] for i in range(100)})
+    # Scores of 1/2, N = 300, M = 3, w = 1/2: D = a M^2 w / (N / 4 + a M w) with a = z^2 / 2.
+    a = Z * Z / 2
+    number = 300 / (4.5 * a / (75 + 1.5 * a)) * (Z / oracle.t.ppf(0.975, 99)) ** 2
+    assert (found.low, found.high) == pytest.approx([2 * end - 1 for end in wilson_at_one_half(number)])
+    assert found.value == 0
+    assert found.high == pytest.approx(tango(0, 0, 100).high, rel=0.15), "about one unchanged pair a cluster"
+
+
+@pytest.mark.parametrize("value", [-1, 1])
+def test_differences_that_are_all_as_large_as_can_be_are_wilson_of_one_outcome_each(value):
     found = clustered_difference({i: [value] * 3 for i in range(30)})
-    assert (found.low, found.high) == (tango(*counts, 30).low, tango(*counts, 30).high)
+    ends = sorted([value, value * (2 * wilson(30, 30).low - 1)])
+    assert (found.value, found.low, found.high) == pytest.approx((value, *ends))
 
 
-def test_differences_that_are_all_alike_and_partial_are_wilson_stretched():
-    found = clustered_difference({i: [0.5] for i in range(30)})
-    # (d + 1) / 2 = 3/4 of n = 30 as a rate: 22.5 of 30, so between the intervals of 22 and of 23.
-    fewer, more = (oracle.binomtest(count, 30).proportion_ci(method="wilson") for count in (22, 23))
-    assert 2 * fewer.low - 1 < found.low < 2 * more.low - 1
-    assert 2 * fewer.high - 1 < found.high < 2 * more.high - 1
+def test_one_cluster_that_differs_does_not_say_more_than_none():
+    ends = [clustered_difference({i: [i < risen, 0, 0] for i in range(100)}) for risen in range(3)]
+    widths = [found.high - found.low for found in ends]
+    assert widths == sorted(widths)
+    assert ends[1].low < 0 < ends[1].high
+
+
+@given(st.lists(st.lists(st.floats(-1, 1), min_size=1, max_size=4), min_size=1, max_size=12))
+def test_differences_have_no_side(clusters):
+    there = clustered_difference(dict(enumerate(clusters)))
+    back = clustered_difference({i: [-value for value in values] for i, values in enumerate(clusters)})
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low), abs=1e-9)
+
+
+def test_many_differences_are_as_wide_as_the_bootstrap_says():
+    random = np.random.default_rng(7)
+    clusters = {i: list(random.choice([-1.0, 0, 0.5, 1], 3) * random.integers(0, 2)) for i in range(2000)}
+    ours, drawn = clustered_difference(clusters), cluster_bootstrap(clusters)
+    assert ours.value == pytest.approx(drawn.value)
+    assert ours.high - ours.low == pytest.approx(drawn.high - drawn.low, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "size", "risen", "fallen", "alike"),
+    [
+        (100, 3, 0.02, 0.02, 0.3),
+        (30, 10, 0.05, 0, 0.8),
+        (30, 3, 0.9, 0.02, 0.8),
+        (8, 20, 0.3, 0.1, 0.3),
+        (4, 3, 0.3, 0, 0),
+    ],
+)
+def test_the_interval_of_differences_holds_them_as_often_as_it_says(clusters, size, risen, fallen, alike):
+    random = np.random.default_rng(5)
+    kinds, covered = np.array([risen, fallen, 1 - risen - fallen]), 0
+    for _ in range(300):  # Dirichlet-multinomial: rows of a cluster change alike with the correlation `alike`
+        alpha = np.maximum(kinds * (1 / alike - 1), 1e-9) if alike else kinds
+        chance = random.dirichlet(alpha, clusters) if alike else np.tile(kinds, (clusters, 1))
+        drawn = {i: list(random.choice([1.0, -1.0, 0.0], size, p=one)) for i, one in enumerate(chance)}
+        found = clustered_difference(drawn)
+        covered += found.low <= risen - fallen <= found.high
+    assert covered / 300 >= 0.94
 
 
 # --- seeds ------------------------------------------------------------------------------------

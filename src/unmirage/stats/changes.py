@@ -37,8 +37,8 @@ def paired_change(
     """Mean of after minus mean of before over the same items, all values in [0, 1], with interval and test.
 
     `clusters` names for each item the unit it belongs to; None where all are independent. Where every value is 0 or 1
-    and every item its own unit: `paired_difference` (Newcombe) and `mcnemar_exact`. Else whole units are resampled
-    (`clustered_difference`) and their signs flipped (`sign_flip`). `n` counts the items.
+    and every item its own unit: `paired_difference` (Newcombe) and `mcnemar_exact`. Else
+    `clustered_difference`, and the signs of whole units flipped (`sign_flip`). `n` counts the items.
     Raises ValueError where the lengths differ or are 0, or a value lies outside [0, 1].
     """
     units = checked_pairs(before, after, clusters)

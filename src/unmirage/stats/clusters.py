@@ -8,8 +8,14 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unmirage.stats.checks import Interval, check_finite, check_scores, checked_confidence, normal_quantile
-from unmirage.stats.pairs import tango
+from unmirage.stats.checks import (
+    Interval,
+    check_finite,
+    check_scores,
+    checked_confidence,
+    normal_quantile,
+    upper_tail,
+)
 from unmirage.stats.rates import t_quantile, wilson_of
 
 MOST_FREEDOM = 1000
@@ -26,8 +32,8 @@ def cluster_bootstrap(
 
     A cluster holds values that are not independent, such as the K variants of one question. The value
     is sum of all values / number of all values, so larger clusters weigh more; `n` is the number of
-    clusters. For a before/after difference give each cluster its differences. Where few values or none differ from
-    the rest, the interval is too narrow or has no width: use `clustered_mean` for rates. Clusters of equal sum
+    clusters. Where few values or none differ from the rest, the interval is too narrow or has no width: use
+    `clustered_mean` for rates, `clustered_difference` for differences of such. Clusters of equal sum
     and number are drawn together (how many of each kind is multinomial), so many clusters cost no more than few.
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3; clusters as the
     unit: Davison and Hinkley 1997, section 3.8.
@@ -38,7 +44,7 @@ def cluster_bootstrap(
     tail = (1 - checked_confidence(confidence)) / 2
     sums = np.array([math.fsum(values) for values in values_by_cluster.values()])
     counts = np.array([len(values) for values in values_by_cluster.values()], dtype=np.float64)
-    means = resampled_means(sums, counts, resamples, np.random.default_rng(seed))
+    means = _resampled_means(sums, counts, resamples, np.random.default_rng(seed))
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high), len(sums))
 
@@ -105,28 +111,35 @@ def _effective(clusters: Sequence[Sequence[float]], confidence: float) -> float:
 
 
 def clustered_difference(
-    differences_by_cluster: Mapping[Hashable, Sequence[float]],
-    resamples: int = 10_000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    differences_by_cluster: Mapping[Hashable, Sequence[float]], confidence: float = 0.95
 ) -> Interval:
-    """Mean of differences in [-1, 1] over clusters: `cluster_bootstrap`, but honest where nothing varies.
+    """Mean of differences in [-1, 1] over clusters: `clustered_mean` of (d + 1) / 2, stretched back.
 
-    Where all clusters changed alike (or there is one alone) the bootstrap gives no width. Then, as if a cluster were
-    one pair: Tango's score interval where that change is -1, 0 or 1; else Wilson's interval stretched to [-1, 1], as a
-    value there varies at most as much as an outcome -1 or 1 of the same mean.
+    It has no side: the negated differences have the mirrored interval. Where nothing differs it is about as wide as
+    Tango's interval of one unchanged pair a cluster. Drawing clusters would then give no width, and too little where
+    few clusters differ: one of 100 that rises by 1/3 would lie in [0, 0.01].
     `n` is the number of clusters. Raises ValueError where there is no cluster, a cluster is empty, or a difference lies
     outside [-1, 1].
     """
-    flat = [value for values in differences_by_cluster.values() for value in values]
-    check_scores([abs(value) for value in flat])
-    if not all_alike(differences_by_cluster):
-        return cluster_bootstrap(differences_by_cluster, resamples, seed, confidence)
-    n, value = len(differences_by_cluster), math.fsum(flat) / len(flat)
-    if value in (-1.0, 0.0, 1.0):
-        return tango(n if value > 0 else 0, n if value < 0 else 0, n, confidence)
-    half = wilson_of((value + 1) / 2, n, confidence)
-    return Interval(value, 2 * half.low - 1, 2 * half.high - 1, n)
+    found = clustered_mean(_halved(differences_by_cluster), confidence)
+    return Interval(2 * found.value - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
+
+
+def p_at_most(differences_by_cluster: Mapping[Hashable, Sequence[float]], bound: float, confidence: float) -> float:
+    """One-sided p of a mean difference <= `bound`, which lies in (-1, 1): that of Wilson's score test.
+
+    Below (1 - confidence) / 2 where, and only where, `clustered_difference` of that confidence begins above `bound`.
+    Raises ValueError as `clustered_difference` does.
+    """
+    halved = _halved(differences_by_cluster)
+    mean, against = clustered_mean(halved, confidence).value, (bound + 1) / 2
+    number = _effective(list(halved.values()), confidence)
+    return upper_tail((mean - against) / math.sqrt(against * (1 - against) / number))
+
+
+def _halved(differences: Mapping[Hashable, Sequence[float]]) -> dict[Hashable, list[float]]:
+    """Differences in [-1, 1] as scores in [0, 1]."""
+    return {cluster: [(value + 1) / 2 for value in values] for cluster, values in differences.items()}
 
 
 def _check_filled(clusters: Collection[Sequence[float]]) -> None:
@@ -145,7 +158,7 @@ def _check_clusters(clusters: Collection[Sequence[float]], resamples: int) -> No
         check_finite(values)
 
 
-def resampled_means(
+def _resampled_means(
     sums: NDArray[np.float64], counts: NDArray[np.float64], resamples: int, random: np.random.Generator
 ) -> NDArray[np.float64]:
     """Means of `resamples` draws of as many clusters as there are, shape (resamples,); their order does not matter."""
@@ -159,10 +172,3 @@ def resampled_means(
         drawn = random.multinomial(clusters, often / clusters, size=size)  # (size, kinds)
         means[start : start + size] = (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
     return means
-
-
-def all_alike(clusters: Mapping[Hashable, Sequence[float]]) -> bool:
-    """Whether all clusters have the same mean, so that no resample can differ."""
-    _check_filled(clusters.values())
-    means = [math.fsum(values) / len(values) for values in clusters.values()]
-    return max(means) - min(means) < 1e-12

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
 from unmirage.stats.changes import checked_pairs, differences_of, is_binary
 from unmirage.stats.checks import Interval, checked_confidence, upper_tail
-from unmirage.stats.clusters import all_alike, cluster_bootstrap, clustered_difference, resampled_means
+from unmirage.stats.clusters import clustered_difference, p_at_most
 from unmirage.stats.pairs import tango, tango_z
 from unmirage.stats.rates import mean_over_seeds, t_probability
 
@@ -53,8 +51,8 @@ def non_inferiority(
     `confidence` is that of the one-sided bound `low`; [low, high] is the two-sided interval of 2 confidence - 1.
     non-inferior where low > -margin, inferior where high < -margin, else inconclusive. The hypothesis tested is
     after - before <= -margin; where every value is 0 or 1 and every item its own unit by Tango's score test, where they
-    are scores by the paired t test, and where items share a unit (`clusters`, as in `paired_change`) by resampling
-    whole units. Where all units changed alike there is no spread to go by, see `clustered_difference`.
+    are scores that differ in how they changed by the paired t test, else (items share a unit, `clusters` as in
+    `paired_change`, or all changed alike) by the score test of `p_at_most`.
     Sources: Tango 1998, Statistics in Medicine 17:891-908; Liu, Hsueh, Hsieh and Chen 2002, Statistics in Medicine
     21:231-245; Piaggio et al. 2012, JAMA 308:2594-2604, for the reading of the interval.
     Raises ValueError unless 0 < margin < 1 and confidence > 0.5, and as `paired_change` does.
@@ -86,23 +84,9 @@ def _worse_by(
         gained = sum(a > b for b, a in zip(before, after, strict=True))
         lost = sum(a < b for b, a in zip(before, after, strict=True))
         return tango(gained, lost, len(after), confidence), upper_tail(tango_z(gained, lost, len(after), -margin))
-    if all_alike(differences):
-        return clustered_difference(differences, confidence=confidence), _p_of_alike(differences, margin)
-    if units is None:
+    if units is None and len({round(values[0], 12) for values in differences.values()}) > 1:
         return _paired_t([values[0] for values in differences.values()], margin, confidence)
-    sums = np.array([math.fsum(values) for values in differences.values()])
-    counts = np.array([len(values) for values in differences.values()], dtype=np.float64)
-    means = resampled_means(sums, counts, 10_000, np.random.default_rng(0))
-    hits = int(np.sum(means <= -margin))
-    return cluster_bootstrap(differences, confidence=confidence), (1 + hits) / (1 + len(means))
-
-
-def _p_of_alike(differences: Mapping[Hashable, Sequence[float]], margin: float) -> float:
-    """The p that belongs to `clustered_difference` where all clusters changed alike."""
-    n, value = len(differences), next(math.fsum(values) / len(values) for values in differences.values())
-    if value in (-1.0, 0.0, 1.0):
-        return upper_tail(tango_z(n if value > 0 else 0, n if value < 0 else 0, n, -margin))
-    return upper_tail((value + margin) * math.sqrt(n / (1 - margin * margin)))
+    return clustered_difference(differences, confidence), p_at_most(differences, -margin, confidence)
 
 
 def _paired_t(differences: Sequence[float], margin: float, confidence: float) -> tuple[Interval, float]:
