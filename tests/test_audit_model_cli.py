@@ -202,3 +202,13 @@ def test_columns_of_questions_that_have_none_are_refused(tmp_path, capsys):
     path = write(tmp_path / "a.json", rows)
     assert call("audit", "model", "toy", path, "--server", "http://127.0.0.1:9", "--label", "sort", "--out", "x") == 2
     assert "read as vlguard, which has no columns to name; leave out --label, or" in capsys.readouterr().err
+
+
+def test_columns_of_data_that_have_none_or_are_not_there_are_refused(tmp_path, server, capsys):
+    path, audit = write(tmp_path / "a.csv", ROWS), tmp_path / "audit.json"
+    audit.write_text(json.dumps({"base_rate": 0.5, "cues": []}))
+    options = (*OPTIONS, "--server", url(server), "--data-question", "prompt", "--out", tmp_path / "run")
+    assert call("audit", "model", "toy", path, *options) == 2
+    assert "--data-question: columns of --data, which is not given; add it, or leave" in capsys.readouterr().err
+    assert call("audit", "model", "toy", path, *options, "--data", audit) == 2
+    assert f"{audit} is an audit, which has no columns; leave out --data-question." in capsys.readouterr().err

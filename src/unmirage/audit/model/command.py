@@ -62,12 +62,14 @@ class LearntData:
     ] = None
 
     def held(self) -> dict[tuple[str, str], DataWord] | None:
-        """What these data say of words; None where there are none."""
+        """What these data say of words; None where there are none. UserError for columns of no table."""
         from unmirage.audit import Columns
         from unmirage.audit.model.sidebyside import read_words
 
         refusal = tuple(self.data_refusal or ())
         columns = Columns(self.data_question, self.data_answer, self.data_label, refusal=refusal, prefix="--data-")
+        if not self.data and (named := columns.named()):
+            raise UserError(f"{' and '.join(named)}: columns of --data, which is not given; add it, or leave them out.")
         return read_words(self.data, columns) if self.data else None
 
 

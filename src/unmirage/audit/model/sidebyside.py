@@ -44,9 +44,11 @@ Words = Mapping[tuple[str, str], DataWord]
 def read_words(path: Path, columns: Columns | None = None) -> dict[tuple[str, str], DataWord]:
     """Words of an `audit.json`, or of a data file in any format that `unmirage audit data` reads.
 
-    `columns` names those of a table.
+    `columns` names those of a table. Raises UserError where `path` is no table, and as auditing does.
     """
     record = _record(path)
+    if record is not None and columns and (named := columns.named()):
+        raise UserError(f"{path} is an audit, which has no columns; leave out {' and '.join(named)}.")
     if record is None:
         from unmirage.audit import Columns, Source, audit_data
 
