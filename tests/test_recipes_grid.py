@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from unmirage.audit import data as audit_data
 from unmirage.cli import app
 from unmirage.errors import UserError
 from unmirage.recipes.choosing import Choice, Shard
@@ -22,6 +24,7 @@ from unmirage.recipes.grid import expand, text_of
 from unmirage.recipes.planning import steps_of
 from unmirage.recipes.reading import read_recipe
 from unmirage.recipes.run import check
+from unmirage.sandbox import pretrain
 
 GRID = """\
 schema: 1
@@ -252,14 +255,13 @@ def test_an_added_value_leaves_the_steps_of_the_others_as_they_were(study: Path)
 
 DEMO = {
     "draw/biased": "60f6ed931ac7",
-    "audit/safety": "49b1f581a21d",
     "attack/safety/what": "88199361a64a",
     "attack/safety/share": "3c61a5708673",
     "align/mixed-sft/seed-0": "f94babd44784",
     "align/npo/seed-0": "6f702ea60368",
     "ask/safety/npo/seed-0": "98bec2103dcd",
 }
-"""Keys that finished runs have; a judge's depends on its rules, which are looked at elsewhere."""
+"""Keys that finished runs have; those of judges and audits depend on rules, which are looked at elsewhere."""
 
 
 def test_new_keys_of_recipes_leave_the_steps_of_old_runs_as_they_were(tmp_path: Path) -> None:
@@ -301,6 +303,34 @@ def test_a_base_that_is_pretrained_has_a_step_but_for_the_one_that_is_shipped(st
     assert "pretrain/plain" in plan["align/m/seed-0"].step.needs
     assert "pretrain/ours" not in plan
     assert plan["pretrain/plain"].key == plan_of(study, *more)["pretrain/plain"].key
+
+
+def test_a_base_whose_recipe_has_changed_is_pretrained_anew(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = "models.plain={pretrain: {salience: plain}}"
+    before = plan_of(study, more)["pretrain/plain"].key
+    assert plan_of(study, "models.plain={pretrain: {salience: plain, steps: 1200}}")["pretrain/plain"].key == before
+    assert plan_of(study, "models.plain={pretrain: {salience: plain, steps: 1201}}")["pretrain/plain"].key != before
+
+    @dataclass(frozen=True)
+    class Changed(pretrain.Recipe):
+        lr: float = 1e-3
+
+    monkeypatch.setattr(pretrain, "Recipe", Changed)
+    assert plan_of(study, more)["pretrain/plain"].key != before
+
+
+def test_an_audit_by_other_rules_is_made_anew(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan_of(study)
+
+    @dataclass(frozen=True)
+    class Changed(audit_data.Settings):
+        min_n: int = 7
+
+    monkeypatch.setattr(audit_data, "Settings", Changed)
+    after = plan_of(study)
+    made = {name for name in before if before[name].key != after[name].key}
+    assert {name for name in before if name.startswith("audit/")} <= made
+    assert not any(name.startswith(("draw/", "attack/")) for name in made)
 
 
 def test_pictures_of_another_salience_than_the_base_knows_are_refused(study: Path) -> None:

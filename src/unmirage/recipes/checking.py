@@ -8,21 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unmirage.errors import UserError
-from unmirage.recipes.config import SANDBOX, Pretrain, Recipe, Stress, World
+from unmirage.recipes.config import SANDBOX, Recipe, Stress, World
 from unmirage.recipes.judging import without_truth
 from unmirage.recipes.planning import facts_of, needs_of, path_settings
 
 if TYPE_CHECKING:
     from unmirage.sandbox.build import DataPlan
-
-
-def check_pretrain(given: Pretrain) -> None:
-    """Raises UserError for settings with which no base can be made."""
-    from unmirage.sandbox.bases import recipe_of
-    from unmirage.sandbox.world import World as Known
-
-    if not given.shipped:
-        recipe_of(Known(given.salience, given.opener_weight), given.settings)
 
 
 def data_plan(world: World) -> DataPlan:

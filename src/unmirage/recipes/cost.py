@@ -15,6 +15,7 @@ from unmirage.recipes.aligning import align_settings
 from unmirage.recipes.config import Attack, Recipe, World
 from unmirage.recipes.graph import Planned
 from unmirage.recipes.planning import base_of, is_judged, seed_of
+from unmirage.recipes.pretraining import base_recipe
 from unmirage.recipes.run import job_of
 from unmirage.sandbox.shipped import base_weights
 
@@ -71,12 +72,9 @@ class _Counter:
         return kinds[one.step.kind](one) if one.step.kind in kinds else Cost(one.step.name, one.done)
 
     def _pretraining(self, one: Planned) -> Cost:
-        from unmirage.sandbox.bases import recipe_of
-        from unmirage.sandbox.world import World as Known
-
         given = self.recipe.models[one.step.about["model"]].pretrain
         assert given
-        made = recipe_of(Known(given.salience, given.opener_weight), given.settings)
+        made = base_recipe(given)
         rows = made.vision_steps * made.vision_batch + made.steps * made.batch_size
         memory = self._parameters(base_weights()) * TRAINED_BYTES  # every base of the sandbox is of one size
         return Cost(one.step.name, one.done, made.vision_steps + made.steps, rows, memory=memory)

@@ -19,6 +19,7 @@ from unmirage.recipes.config import SANDBOX, Attack, Audit, Measure, Model, Reci
 from unmirage.recipes.graph import Step
 from unmirage.recipes.judging import identity, truth_files
 from unmirage.recipes.naming import shown
+from unmirage.recipes.pretraining import base_recipe
 from unmirage.recipes.searching import search_plan
 
 
@@ -70,7 +71,10 @@ class _Planner:
 
     def _pretrain(self, name: str, model: Model) -> Step:
         assert model.pretrain
-        config = model.pretrain.model_dump(mode="json", exclude_none=True)
+        try:
+            config = asdict(base_recipe(model.pretrain))
+        except UserError as error:
+            raise UserError(f"models.{name}: {error}") from error
         title = f"pretraining {self.recipe.label(name, 0)}"
         return Step(pretrain_step(name), "pretrain", config, title=title, about={"model": name})
 
@@ -83,8 +87,12 @@ class _Planner:
         return self._step(f"sets/{name}", "sets", config, data, files, title=f"making the sets {name}")
 
     def _audit(self, audit: Audit) -> Step:
+        from unmirage.audit.data import Settings
+
+        used = Settings()
+        config = {"min_n": used.min_n, "labels": used.labels, "judge": used.judge.name}
         data = _parts(data=audit.data, against=audit.against)
-        return self._step(f"audit/{audit.title}", "audit", {}, data, title=f"auditing {audit.data}")
+        return self._step(f"audit/{audit.title}", "audit", config, data, title=f"auditing {audit.data}")
 
     def _attack(self, name: str, measure: Measure, attack: str) -> Step:
         found = self.recipe.attacks[attack]

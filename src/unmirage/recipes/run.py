@@ -11,13 +11,14 @@ from unmirage.datasets import FORMATS, check_training
 from unmirage.errors import UserError
 from unmirage.evaluate.measure import Subject
 from unmirage.recipes.aligning import align_settings
-from unmirage.recipes.checking import check_facts, check_files, check_pretrain, check_stress, check_worlds, data_plan
+from unmirage.recipes.checking import check_facts, check_files, check_stress, check_worlds, data_plan
 from unmirage.recipes.choosing import Choice
 from unmirage.recipes.config import Model, Recipe
 from unmirage.recipes.graph import Planned, Step, planned
 from unmirage.recipes.judging import check_judges
 from unmirage.recipes.naming import relabelled, shown
 from unmirage.recipes.planning import is_judged, seed_of, steps_of
+from unmirage.recipes.pretraining import base_recipe
 from unmirage.recipes.searching import search_plan
 from unmirage.recipes.variants import check_apart, check_attack
 from unmirage.recipes.work import Job, work
@@ -215,8 +216,8 @@ def _check_model(recipe: Recipe, name: str, model: Model) -> None:
     if (seed := recipe.missing_seed(name)) is not None:
         raise UserError(f"models.{name}.seeds has {seed}, but {model.start}, its start, has not; add it there.")
     with _of(f"models.{name}"):
-        if model.pretrain:
-            check_pretrain(model.pretrain)
+        if model.pretrain and not model.pretrain.shipped:
+            base_recipe(model.pretrain)
         if model.method:
             align_settings(model, recipe.seeds[0])
     for key in filter(None, (model.data, model.general, model.preferred)):
