@@ -122,7 +122,8 @@ def clustered_difference(
     outside [-1, 1].
     """
     found = clustered_mean(_halved(differences_by_cluster), confidence)
-    return Interval(2 * found.value - 1, 2 * found.low - 1, 2 * found.high - 1, found.n)
+    flat = [value for values in differences_by_cluster.values() for value in values]
+    return Interval(math.fsum(flat) / len(flat), 2 * found.low - 1, 2 * found.high - 1, found.n)
 
 
 def p_at_most(differences_by_cluster: Mapping[Hashable, Sequence[float]], bound: float, confidence: float) -> float:
