@@ -21,7 +21,7 @@ from unmirage.runs import Run
 from unmirage.schema import Record
 from unmirage.stats import wilson
 from unmirage.stats.rates import wilson_of
-from unmirage.studies import svg, wording
+from unmirage.studies import commands, svg, wording
 from unmirage.studies.blocks import read_document
 from unmirage.studies.fill import fill
 from unmirage.studies.results import read_results
@@ -562,6 +562,15 @@ def test_fill_and_check_from_the_command_line(tmp_path: Path) -> None:
     assert "current" in invoke("fill", path).output
     write(tmp_path, [record(value=0.3), *study()])
     assert invoke("fill", path, "--check").exit_code == 1
+
+
+def test_a_large_pack_is_told_where_less_can_be_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "LARGEST", 10)
+    write(tmp_path, study())
+    path = document(tmp_path, "table: {rows: model, columns: [asr]}")
+    packed = ("fill", "--pack", tmp_path / "results.json", "--out", tmp_path / "p.json")
+    assert "pack what they show alone (--for)" in invoke(*packed).output
+    assert "warning" not in invoke(*packed, "--for", path).output
 
 
 @pytest.mark.parametrize("args", [["--pack"], ["--for", "x"], ["--out", "x"], ["--pack", "--check", "--out", "x"]])

@@ -77,5 +77,5 @@ def _pack(runs: list[Path], out: Path, documents: list[Path]) -> None:
         raise UserError("no record of these runs is shown in these documents; give other runs, or no --for.")
     size = write_pack(out, records, sources(runs)).stat().st_size
     typer.echo(f"{out}: {len(records)} records, {size / 1000:.0f} kB")
-    if size > LARGEST:
+    if size > LARGEST and not documents:
         typer.echo("warning: that is much for a file kept with documents; pack what they show alone (--for).", err=True)
